@@ -1,0 +1,1 @@
+"""Values that everything else is made of: no tensors, no sockets, no clock."""

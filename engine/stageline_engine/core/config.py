@@ -1,0 +1,144 @@
+"""The configuration of an engine: a frozen tree that is built once, at the edge, from flags or from Python.
+
+Each part of the engine gets only its own branch. What is learnt at start (memory, number of blocks) is
+not configuration: see :mod:`stageline_engine.core.deployment`.
+Each field's docstring line is also its ``--help`` text: meaning, unit, default.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stageline_engine.core.errors import ConfigurationError
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, and in which number format."""
+
+    model: str
+    """Local directory, GGUF file, or ``hf://org/name[@revision]``."""
+    served_model_name: str | None = None
+    """Name that clients use; default: the last part of ``model``."""
+    dtype: str = "auto"
+    """``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` is the checkpoint's own type on a GPU and float32
+    on a CPU."""
+    max_model_len: int | None = None
+    """Longest sequence, prompt and output together, in tokens; default: what the model was made for."""
+    allow_unverified_architecture: bool = False
+    """Run an architecture that has no parity test."""
+    seed: int = 0
+    """Base of the seeds that requests without a seed of their own are given."""
+
+
+class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model is cut over processes."""
+
+    stages: int = 1
+    """Number of pipeline stages."""
+    tp: tuple[int, ...] = (1,)
+    """Tensor-parallel ranks per stage: one number for all stages, or one for each stage."""
+    layer_split: tuple[int, ...] | None = None
+    """Layers per stage, e.g. ``19,11``; default: balanced by predicted time."""
+    threads: int | None = None
+    """CPU threads per rank; default: cores divided by ranks, at least 1."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    executor: str = "local"
+    """Who hosts the ranks: ``local`` (processes of this machine) or ``inline`` (threads of this process, for tests)."""
+
+    def tp_of(self, stage: int) -> int:
+        """Number of tensor-parallel ranks of ``stage``."""
+        return self.tp[0] if len(self.tp) == 1 else self.tp[stage]
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The paged KV cache."""
+
+    block_size: int = 16
+    """Tokens per KV block."""
+    kv_memory: int | None = None
+    """Bytes of KV cache per rank; default: what ``max_num_seqs`` sequences of ``max_model_len`` need, and at most a
+    share of the memory that is free after loading."""
+    enable_prefix_caching: bool = True
+    """Keep full blocks of finished sequences and use them again for equal prefixes."""
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a micro-batch may hold."""
+
+    max_num_seqs: int = 64
+    """Sequences that run at the same time, over all slots."""
+    max_num_batched_tokens: int | None = None
+    """Rows of one micro-batch; default: 256 on a CPU, 2048 on a GPU."""
+    micro_batches: int | None = None
+    """Micro-batches in flight; default: chosen by predicted throughput."""
+    max_waiting: int = 1024
+    """Requests that may wait for admission; more are answered with 429."""
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the engine core needs to start."""
+
+    model: ModelConfig
+    parallel: ParallelConfig = ParallelConfig()
+    cache: CacheConfig = CacheConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    start_timeout: float = 600.0
+    """Seconds that loading and warm-up may take."""
+    hang_timeout: float = 30.0
+    """Seconds without progress of a step after which a stage counts as hung."""
+
+
+def validate(config: EngineConfig) -> None:
+    """Refuse what can be known to be wrong without looking at the model.
+
+    Raises:
+        ConfigurationError: names the flag, its value and the remedy.
+    """
+    parallel, scheduler, cache, model = config.parallel, config.scheduler, config.cache, config.model
+    _at_least("--stages", parallel.stages, 1)
+    if len(parallel.tp) not in (1, parallel.stages):
+        raise ConfigurationError(
+            "--tp", ",".join(map(str, parallel.tp)), f"give one number, or one for each of the {parallel.stages} stages"
+        )
+    for ranks in parallel.tp:
+        _at_least("--tp", ranks, 1)
+    if parallel.layer_split is not None:
+        shown = ",".join(map(str, parallel.layer_split))
+        if len(parallel.layer_split) != parallel.stages:
+            raise ConfigurationError(
+                "--layer-split", shown, f"give {parallel.stages} numbers, one for each stage of --stages"
+            )
+        if min(parallel.layer_split) < 1:
+            raise ConfigurationError("--layer-split", shown, "each stage needs at least one layer")
+    if parallel.threads is not None:
+        _at_least("--threads", parallel.threads, 1)
+    _one_of("--device", parallel.device, ("auto", "cpu", "cuda"))
+    _one_of("--executor", parallel.executor, ("local", "inline"))
+    _one_of("--dtype", model.dtype, ("auto", "float32", "bfloat16", "float16"))
+    _at_least("--block-size", cache.block_size, 1)
+    if cache.kv_memory is not None:
+        _at_least("--kv-memory", cache.kv_memory, 1)
+    _at_least("--max-num-seqs", scheduler.max_num_seqs, 1)
+    _at_least("--max-waiting", scheduler.max_waiting, 1)
+    if scheduler.max_num_batched_tokens is not None:
+        _at_least("--max-num-batched-tokens", scheduler.max_num_batched_tokens, 1)
+    if scheduler.micro_batches is not None:
+        _at_least("--micro-batches", scheduler.micro_batches, 1)
+    if model.max_model_len is not None:
+        _at_least("--max-model-len", model.max_model_len, 1)
+    if not 0 <= model.seed < 2**63:
+        raise ConfigurationError("--seed", model.seed, "give a number from 0 to 2**63 - 1")
+    for flag, seconds in (("--start-timeout", config.start_timeout), ("--hang-timeout", config.hang_timeout)):
+        if seconds <= 0:
+            raise ConfigurationError(flag, seconds, "give a number of seconds above 0")
+
+
+def _at_least(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigurationError(flag, value, f"give a number of at least {least}")
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(flag, value, f"give one of {', '.join(allowed)}")
