@@ -1,0 +1,1 @@
+"""KV cache: who owns which block (integers), and the tensors behind them."""

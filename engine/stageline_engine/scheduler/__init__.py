@@ -1,0 +1,1 @@
+"""Decides, purely, which rows the next micro-batch holds."""
