@@ -1,0 +1,100 @@
+"""The tensors behind the block ids: keys and values of one rank's layers, in blocks. Knows nothing of sequences.
+
+Block 0 is scratch: the allocator never gives it away, padding rows may read and write it.
+
+Dimensions: N KV heads of this rank, B blocks of the pool, P positions of a block, D head size, T rows, L gathered
+positions. "2N" is the keys of all heads, then the values of all heads.
+
+    layer    [2N, B, P·D]     one gather along B fetches keys and values of a whole batch of block tables,
+                              in runs of P·D contiguous elements, in the order that attention multiplies them
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+SCRATCH_BLOCK = 0
+"""Never given to a sequence. The same number as the allocator's, which must not be imported into tensor code."""
+
+
+class KVLayer(NamedTuple):
+    """A decoder layer that keeps keys and values on this rank."""
+
+    layer_idx: int
+    """Index in the whole model."""
+    kv_heads: int
+    """Heads that this rank holds."""
+    head_dim: int
+    sliding_window: int | None
+    """Positions that a row looks back, its own included; None: all."""
+
+
+def block_bytes(kv_layers: Sequence[KVLayer], block_size: int, dtype: torch.dtype) -> int:
+    """Bytes of one KV block over all layers of a rank."""
+    elements = sum(2 * layer.kv_heads * layer.head_dim for layer in kv_layers)
+    return elements * block_size * dtype.itemsize
+
+
+class KVPool:
+    """KV cache of one rank.
+
+    Memory of a CPU pool becomes resident only where blocks are written. Contents start as zeros, because attention
+    multiplies masked positions by zero, which must not meet NaN.
+
+    Args:
+        num_blocks: the scratch block included.
+        block_size: positions of a block.
+    """
+
+    def __init__(
+        self,
+        kv_layers: Sequence[KVLayer],
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.kv_layers = {layer.layer_idx: layer for layer in kv_layers}
+        self._blocks = {
+            layer.layer_idx: torch.zeros(
+                2 * layer.kv_heads, num_blocks, block_size * layer.head_dim, dtype=dtype, device=device
+            )
+            for layer in kv_layers
+        }
+        self._slots = {
+            layer.layer_idx: self._blocks[layer.layer_idx].view(
+                2 * layer.kv_heads, num_blocks * block_size, layer.head_dim
+            )
+            for layer in kv_layers
+        }
+
+    def window_of(self, layer_idx: int) -> int | None:
+        """Sliding window of a layer."""
+        return self.kv_layers[layer_idx].sliding_window
+
+    def windows(self) -> set[int | None]:
+        """The different sliding windows of this rank's layers."""
+        return {layer.sliding_window for layer in self.kv_layers.values()}
+
+    def write(self, layer_idx: int, keys_NTD: torch.Tensor, values_NTD: torch.Tensor, slots_T: torch.Tensor) -> None:
+        """Store rows; slot = block id · block size + offset. int64 slots, all different but for scratch ones."""
+        self._slots[layer_idx].index_copy_(1, slots_T, torch.cat((keys_NTD, values_NTD)))
+
+    def gather(self, layer_idx: int, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copy blocks out: for ids of shape [..., C] the keys and the values, each [N, ..., C · block size, D]."""
+        heads, dim = self.kv_layers[layer_idx].kv_heads, self.kv_layers[layer_idx].head_dim
+        flat = self._blocks[layer_idx].index_select(1, blocks.reshape(-1))
+        *rows, count = blocks.shape
+        both = flat.view(2, heads, *rows, count * self.block_size, dim)
+        return both[0], both[1]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all blocks."""
+        return sum(math.prod(blocks.shape) * blocks.element_size() for blocks in self._blocks.values())

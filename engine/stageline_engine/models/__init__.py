@@ -1,0 +1,1 @@
+"""Transformers' modelling code, cut into stages and tensor-parallel ranks."""
