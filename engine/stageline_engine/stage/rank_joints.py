@@ -1,0 +1,94 @@
+"""Everything that joins a rank to other ranks within one epoch; opened, connected, and abandoned as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from stageline_engine.comm.commands import RankId
+from stageline_engine.comm.curve import KeyedContext
+from stageline_engine.comm.feedback import FeedbackReceiver, FeedbackSender
+from stageline_engine.comm.links import GlooRecvLink, GlooSendLink, RecvLink, SendLink
+from stageline_engine.comm.rendezvous import GlooEnd
+from stageline_engine.comm.tensor_group import GlooGroup
+from stageline_engine.comm.wiring import boundary_wires, sends_feedback, takes_feedback, tensor_wires
+
+
+class Joints:
+    """The ends that ``member`` holds in ``epoch``.
+
+    Args:
+        group: joins the ranks of the own stage; None for a stage of one rank.
+        notify: called from other threads when a link has news.
+    """
+
+    def __init__(
+        self,
+        member: RankId,
+        tp_of_stages: Sequence[int],
+        epoch: int,
+        context: KeyedContext,
+        group: GlooGroup | None,
+        notify: Callable[[], None],
+    ) -> None:
+        self._member = member
+        self._notify = notify
+        self._context = context
+        self._group = group
+        self._boundaries = [wire for wire in boundary_wires(tp_of_stages) if member in wire.members]
+        self._ends = {
+            wire.name: GlooEnd(wire.name, epoch, wire.number_of(member), len(wire.members)) for wire in self._boundaries
+        }
+        self.values = {name: end.value() for name, end in self._ends.items()}
+        """What the other members need, by link name."""
+        if group is not None:
+            (wire,) = [wire for wire in tensor_wires(tp_of_stages) if member in wire.members]
+            self._tensor_name = wire.name
+            self.values[wire.name] = group.open(epoch)
+        self.feedback = FeedbackReceiver(context) if takes_feedback(member, tp_of_stages) else None
+        self.makes_results = sends_feedback(member, tp_of_stages)
+        self.upstream: RecvLink | None = None
+        self.downstream: list[SendLink] = []
+        self._results: FeedbackSender | None = None
+
+    def connect(
+        self,
+        ends: Mapping[str, Mapping[int, bytes]],
+        feedback: Sequence[str],
+        hidden_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Join what was opened; waits until the other members do the same.
+
+        Raises:
+            LinkFailedError: one of them cannot be reached.
+        """
+        for wire in self._boundaries:
+            pair = self._ends[wire.name].connect(ends[wire.name])
+            if wire.number_of(self._member) == 0:
+                self.downstream.append(GlooSendLink(wire.name, pair, self._notify))
+            else:
+                self.upstream = GlooRecvLink(wire.name, pair, self._notify, hidden_size, dtype, device)
+        if self._group is not None:
+            self._group.connect(ends[self._tensor_name])
+        if self.makes_results:
+            self._results = FeedbackSender(self._context, feedback)
+
+    @property
+    def results(self) -> FeedbackSender:
+        """Takes step results to stage 0; only where they are made, and once connected."""
+        assert self._results is not None
+        return self._results
+
+    def close(self) -> None:
+        """Abandon everything; nothing of it is used again, and nothing is waited for."""
+        for link in self.downstream:
+            link.close()
+        if self.upstream is not None:
+            self.upstream.close()
+        if self.feedback is not None:
+            self.feedback.close()
+        if self._results is not None:
+            self._results.close()
