@@ -1,0 +1,1 @@
+"""Owns the rank processes of a stage."""

@@ -1,0 +1,1 @@
+"""What joins processes: links for activations, a keyed channel for messages."""

@@ -1,0 +1,110 @@
+"""The control channel: one ROUTER in the engine core, one DEALER in each rank.
+
+What is malformed, too long or from an unknown peer is dropped with a line in the log; it never ends anything.
+Never PUB: a subscriber that reconnects would be given stale plans.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import zmq
+
+from stageline_engine.comm.codec import BadMessageError, Codec, encode
+from stageline_engine.comm.commands import RankBoot, RankCommand, RankReply
+from stageline_engine.comm.curve import KeyedContext
+
+_log = logging.getLogger(__name__)
+
+
+class PeerGoneError(Exception):
+    """The rank is not connected any more, or takes no messages."""
+
+
+class HeadChannel:
+    """The engine core's end. Ranks are named by :attr:`RankBoot.identity`; others are not listened to."""
+
+    def __init__(self, context: KeyedContext) -> None:
+        self.socket, self.endpoint = context.bind(zmq.ROUTER)
+        self.socket.router_mandatory = True
+        self._codec: Codec[RankReply] = Codec(RankReply)
+        self._members: set[bytes] = set()
+
+    def expect(self, identity: bytes) -> None:
+        """Listen to this rank from now on."""
+        self._members.add(identity)
+
+    def forget(self, identity: bytes) -> None:
+        """Drop what this rank may still say."""
+        self._members.discard(identity)
+
+    def send(self, identity: bytes, message: msgspec.Struct) -> None:
+        """Never blocks.
+
+        Raises:
+            PeerGoneError: the rank is not there, or has not taken thousands of messages.
+            BadMessageError: the message is too long.
+        """
+        self._send(identity, encode(message))
+
+    def send_all(self, identities: Iterable[bytes], message: msgspec.Struct) -> list[bytes]:
+        """Encode once, send to each; never blocks. Returns the ranks that are gone."""
+        payload = encode(message)
+        gone = []
+        for identity in identities:
+            try:
+                self._send(identity, payload)
+            except PeerGoneError:
+                gone.append(identity)
+        return gone
+
+    def receive(self) -> Iterator[tuple[bytes, RankReply]]:
+        """Everything that has arrived, with the rank that sent it, without waiting."""
+        while True:
+            try:
+                identity, *payload = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if identity not in self._members or len(payload) != 1:
+                _log.warning("dropped a message of an unknown peer %r", identity[:40])
+                continue
+            try:
+                reply = self._codec.decode(payload[0])
+            except BadMessageError as error:
+                _log.warning("dropped a message of rank %s: %s", identity.decode(), error)
+                continue
+            yield identity, reply
+
+    def _send(self, identity: bytes, payload: bytes) -> None:
+        try:
+            self.socket.send_multipart((identity, payload), zmq.NOBLOCK)
+        except (zmq.Again, zmq.ZMQError) as error:
+            if not isinstance(error, zmq.Again) and error.errno != zmq.EHOSTUNREACH:
+                raise
+            raise PeerGoneError(identity.decode()) from error
+
+
+class RankChannel:
+    """A rank's end."""
+
+    def __init__(self, context: KeyedContext, boot: RankBoot) -> None:
+        self.socket = context.connect(zmq.DEALER, boot.endpoint, boot.identity)
+        self._codec: Codec[RankCommand] = Codec(RankCommand)
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Waits while the engine core is not connected yet; when it is gone for good, the rank is ended from outside."""
+        self.socket.send(encode(message))
+
+    def receive(self) -> Iterator[RankCommand]:
+        """Everything that has arrived, without waiting."""
+        while True:
+            try:
+                payload = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                yield self._codec.decode(payload)
+            except BadMessageError as error:
+                _log.warning("dropped a message of the engine core: %s", error)

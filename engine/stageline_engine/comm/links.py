@@ -1,0 +1,161 @@
+"""Hidden states over a stage boundary: one tensor for each micro-batch, from one rank to one rank.
+
+The rank's thread never waits in here: a link tells by ``notify`` that something has changed, and the rank looks.
+Gloo, as tried: a peer that is killed makes an operation raise at once, one that is stopped does not, and a wait that
+times out closes the pair for good. So a receive is posted only once its plan is known, the waiting is done in a thread
+for each link, and at an epoch change thread, group and buffers are abandoned, never used again.
+
+T rows of a micro-batch, H hidden size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+import torch
+
+from stageline_engine.comm.rendezvous import Group, Operation
+from stageline_engine.core.errors import LinkFailedError
+
+MAX_UNSENT = 2
+"""Tensors that may wait for the next stage; one is on its way, one more lets this stage go on."""
+_SENDER, _RECEIVER = 0, 1
+_TAG = 0
+
+
+class SendLink(Protocol):
+    """The sender's end of a link."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether MAX_UNSENT tensors wait; send nothing then. Raises LinkFailedError when the peer is gone."""
+
+    def send(self, hidden_TH: torch.Tensor) -> None:
+        """Begin to send, without waiting. The tensor must not be changed afterwards."""
+
+    def close(self) -> None:
+        """Abandon the link; what was not taken is lost."""
+
+
+class RecvLink(Protocol):
+    """The receiver's end of a link."""
+
+    def expect(self, num_rows: int) -> None:
+        """The next tensor will have so many rows; call it in the order in which they are sent."""
+
+    def take(self) -> torch.Tensor | None:
+        """The next tensor, in order, or None when it has not arrived. Raises LinkFailedError when the peer is gone."""
+
+    def close(self) -> None:
+        """Abandon the link."""
+
+
+class _Waiter:
+    """A thread that ends operations in their order, and notes their outcome."""
+
+    def __init__(self, name: str, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._begun: SimpleQueue[tuple[Callable[[], Operation], torch.Tensor] | None] = SimpleQueue()
+        self.ended: deque[torch.Tensor] = deque()
+        self.error: LinkFailedError | None = None
+        self._name = name
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def add(self, begin: Callable[[], Operation], tensor: torch.Tensor) -> None:
+        """Wait for ``begin()``; ``tensor`` stays alive until then."""
+        self._begun.put((begin, tensor))
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """End the thread once it has nothing to wait for; it may never have."""
+        self._begun.put(None)
+
+    def _run(self) -> None:
+        while (item := self._begun.get()) is not None:
+            begin, tensor = item
+            try:
+                begin().wait()
+            except RuntimeError as error:
+                self.error = LinkFailedError(f"{self._name}: {error}")
+                self._notify()
+                return
+            self.ended.append(tensor)
+            self._notify()
+
+
+class GlooSendLink:
+    """Sends over a pair group in which this process is number 0. Tensors of other devices go through host memory."""
+
+    def __init__(self, name: str, pair: Group, notify: Callable[[], None]) -> None:
+        self._pair = pair
+        self._waiter = _Waiter(name, notify)
+        self._name = name
+        self._num_sent = 0
+
+    @property
+    def is_full(self) -> bool:
+        """See :class:`SendLink`."""
+        self._waiter.check()
+        return self._num_sent - len(self._waiter.ended) >= MAX_UNSENT
+
+    def send(self, hidden_TH: torch.Tensor) -> None:
+        """See :class:`SendLink`."""
+        self._waiter.check()
+        on_host_TH = hidden_TH.detach().cpu().contiguous()
+        ended = self._waiter.ended
+        while ended:
+            ended.popleft()
+            self._num_sent -= 1
+        # Begun here, not in the thread: when the receiver has posted its receive, which is the rule, the bytes leave
+        # within this call and no other thread has to be woken first.
+        try:
+            work = self._pair.send([on_host_TH], _RECEIVER, _TAG)
+        except RuntimeError as error:
+            raise LinkFailedError(f"{self._name}: {error}") from error
+        self._num_sent += 1
+        self._waiter.add(lambda: work, on_host_TH)
+
+    def close(self) -> None:
+        """See :class:`SendLink`."""
+        self._waiter.close()
+
+
+class GlooRecvLink:
+    """Receives over a pair group in which this process is number 1."""
+
+    def __init__(
+        self,
+        name: str,
+        pair: Group,
+        notify: Callable[[], None],
+        hidden_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._pair = pair
+        self._waiter = _Waiter(name, notify)
+        self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
+
+    def expect(self, num_rows: int) -> None:
+        """See :class:`RecvLink`."""
+        buffer_TH = torch.empty(num_rows, self._hidden_size, dtype=self._dtype)
+        self._waiter.add(lambda: self._pair.recv([buffer_TH], _SENDER, _TAG), buffer_TH)
+
+    def take(self) -> torch.Tensor | None:
+        """See :class:`RecvLink`."""
+        if self._waiter.ended:
+            return self._waiter.ended.popleft().to(self._device)
+        self._waiter.check()
+        return None
+
+    def close(self) -> None:
+        """See :class:`RecvLink`."""
+        self._waiter.close()

@@ -1,0 +1,61 @@
+"""Joins the tensor-parallel ranks of a stage: :class:`models.tensor_group.TensorGroup` over gloo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from stageline_engine.comm.rendezvous import GlooEnd, Group, Operation
+from stageline_engine.core.errors import LinkFailedError
+
+
+class GlooGroup:
+    """A group whose members can be joined anew in each epoch, while the model that uses it keeps its weights.
+
+    Every rank gets the same bits from :meth:`all_reduce`, so ranks that start equal stay equal. Tensors of other
+    devices go through host memory.
+    """
+
+    def __init__(self, name: str, rank: int, size: int) -> None:
+        self.rank = rank
+        self.size = size
+        self._name = name
+        self._end: GlooEnd | None = None
+        self._group: Group | None = None
+
+    def open(self, epoch: int) -> bytes:
+        """Abandon the group of the epoch before, if any; returns what the other members need."""
+        self._group = None
+        self._end = GlooEnd(self._name, epoch, self.rank, self.size)
+        return self._end.value()
+
+    def connect(self, values: Mapping[int, bytes]) -> None:
+        """Take what the other members returned from :meth:`open`, and wait until all are connected.
+
+        Raises:
+            LinkFailedError: a member cannot be reached.
+        """
+        assert self._end is not None, "open() comes before connect()"
+        self._group = self._end.connect(values)
+        self._end = None
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See :class:`TensorGroup`. Raises LinkFailedError when a member is gone."""
+        on_host = tensor.cpu().contiguous()
+        self._run(lambda group: group.allreduce([on_host]))
+        return on_host.to(tensor.device)
+
+    def all_gather_last(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See :class:`TensorGroup`. Raises LinkFailedError when a member is gone."""
+        on_host = tensor.cpu().contiguous()
+        parts = [torch.empty_like(on_host) for _ in range(self.size)]
+        self._run(lambda group: group.allgather([parts], [on_host]))
+        return torch.cat(parts, dim=-1).to(tensor.device)
+
+    def _run(self, operation: Callable[[Group], Operation]) -> None:
+        assert self._group is not None, "the group is not connected in this epoch"
+        try:
+            operation(self._group).wait()
+        except RuntimeError as error:
+            raise LinkFailedError(f"{self._name}: {error}") from error
