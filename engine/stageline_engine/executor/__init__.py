@@ -1,0 +1,1 @@
+"""Who hosts the ranks."""

@@ -1,0 +1,123 @@
+"""All stages in this process: a thread for each rank, memory instead of sockets. For tests; a step ends in ``submit``.
+
+submit(plan) ─▶ stage 0: ranks together ─▶ stage 1: ranks together ─▶ … ─▶ result ─▶ poll()
+                    ▲                                                        │
+                    └────────────────────── feedback ────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import zmq
+
+from stageline_engine.core.deployment import RankLoaded, RankSettings
+from stageline_engine.core.errors import StageFailedError
+from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
+from stageline_engine.executor.base import ExecutorEvent, Started
+from stageline_engine.executor.thread_ranks import RankThreads
+from stageline_engine.stage.runner import StageRunner
+
+
+class InlineExecutor:
+    """See :class:`stageline_engine.executor.base.Executor`."""
+
+    def __init__(self) -> None:
+        self._stages: list[RankThreads[StageRunner]] = []
+        self._events: list[ExecutorEvent] = []
+        self._failed = False
+
+    def start(
+        self,
+        settings: Sequence[RankSettings],
+        choose_blocks: Callable[[list[RankLoaded]], int],
+        progress: Callable[[str], None],
+        epoch: int,
+    ) -> Started:
+        """See :meth:`Executor.start`."""
+        try:
+            return self._start(settings, choose_blocks, progress, epoch)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        settings: Sequence[RankSettings],
+        choose_blocks: Callable[[list[RankLoaded]], int],
+        progress: Callable[[str], None],
+        epoch: int,
+    ) -> Started:
+        loaded: list[RankLoaded] = []
+        for of_stage in settings:
+            spec = of_stage.spec
+            progress(f"loading stage {spec.stage}: layers {spec.start} to {spec.end - 1}")
+            ranks: RankThreads[StageRunner] = RankThreads(spec.stage, spec.tp)
+            self._stages.append(ranks)
+            ranks.make(lambda rank, group, of_stage=of_stage: StageRunner(of_stage, rank, group, epoch))  # type: ignore[misc]
+            loaded += ranks.call(lambda runner: runner.loaded)
+        num_blocks = choose_blocks(loaded)
+        for ranks in self._stages:
+            ranks.call(lambda runner: runner.allocate(num_blocks))
+            progress(f"warming up stage {ranks.stage}")
+            ranks.call(lambda runner: runner.warm_up())
+        return Started(loaded=loaded, num_blocks=num_blocks, rank_pids=[])
+
+    def admit(self, admission: AdmitSequence) -> None:
+        """Give it to the ranks of stage 0 and of the last stage."""
+        for ranks in {id(ranks): ranks for ranks in (self._stages[0], self._stages[-1])}.values():
+            ranks.call(lambda runner: runner.admit(admission))
+
+    def submit(self, plan: StepPlan) -> None:
+        """Run the step to its end; :meth:`poll` then has its result and reports, or the failure of a stage."""
+        if self._failed:
+            return
+        try:
+            self._run(plan)
+        except StageFailedError as error:
+            self._failed = True
+            self._events.append(error)
+
+    def _run(self, plan: StepPlan) -> None:
+        hidden: list[torch.Tensor | None] = [None]
+        results: list[StepResult | None] = []
+        for ranks in self._stages:
+            began = time.monotonic()
+            received = hidden
+            ranks.call(lambda runner: runner.apply(plan))
+            outputs = ranks.call(
+                lambda runner, received=received: runner.run(plan, received[runner.rank % len(received)])  # type: ignore[misc]
+            )
+            hidden = [hidden_TH for hidden_TH, _ in outputs]
+            results = [result for _, result in outputs]
+            self._events.append(_report(plan, ranks.stage, time.monotonic() - began, hidden[0], ranks.size))
+        result = results[0]
+        assert result is not None, "the last stage's rank 0 samples"
+        self._stages[0].call(lambda runner: runner.take_feedback(result))
+        self._events.append(result)
+
+    def poll(self) -> list[ExecutorEvent]:
+        """Everything that came back since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def sockets(self) -> Sequence[zmq.Socket[bytes] | int]:
+        """None: a step ends in :meth:`submit`."""
+        return []
+
+    def resident_bytes(self) -> list[int]:
+        """Nothing: the ranks share this process's memory."""
+        return []
+
+    def close(self) -> None:
+        """End the threads. May be called twice."""
+        for ranks in self._stages:
+            ranks.close()
+        self._stages = []
+
+
+def _report(plan: StepPlan, stage: int, busy: float, hidden_TH: torch.Tensor | None, senders: int) -> StepReport:
+    num_bytes = 0 if hidden_TH is None else hidden_TH.nbytes * senders
+    return StepReport(plan.epoch, plan.step, stage, busy, 0.0, 0.0, 0.0, 0.0, num_bytes)
