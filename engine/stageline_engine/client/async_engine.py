@@ -1,0 +1,283 @@
+"""An engine core in a process of its own, driven from asyncio: the EngineClient of the server and of the Python API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from stageline_engine.core.errors import (
+    EngineFailedError,
+    EngineStartError,
+    InvalidRequestError,
+    OverloadedError,
+)
+from stageline_engine.core.messages import (
+    AbortSequences,
+    AddRequest,
+    CoreCommand,
+    CoreEvent,
+    Drain,
+    EngineFailed,
+    EngineProgress,
+    EngineReady,
+    EngineStats,
+    Outputs,
+    Rejected,
+    SequenceOutput,
+    Shutdown,
+)
+from stageline_engine.core.request import SamplingParams
+from stageline_engine.engine.setup import CoreSetup
+
+CLOSE_SECONDS = 5.0
+"""A core that has not ended its ranks and itself by then is killed; its ranks die with it."""
+READY_SECONDS = 5.0
+"""A token must have gone through all stages within this time."""
+
+StreamItem = SequenceOutput | Exception
+
+
+class AsyncEngine:
+    """Starts an engine core process and talks to it over a ZeroMQ socket in a private folder.
+
+    Use :meth:`start`; then :meth:`generate` any number of times concurrently; then :meth:`close`.
+    """
+
+    def __init__(self, setup: CoreSetup, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.setup = setup
+        self._process = process
+        self._folder = folder
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.sndhwm = self._socket.rcvhwm = 0
+        self._socket.bind(setup.endpoint)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(CoreEvent)
+        self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
+        self._ready: EngineReady | None = None
+        self._stats: EngineStats | None = None
+        self._stats_at = 0.0
+        self._failure: EngineFailed | None = None
+        self._closing = False
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = asyncio.Event()
+        """Set when the engine has ended although nobody asked it to."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(cls, setup: CoreSetup, progress: Callable[[str], None]) -> AsyncEngine:
+        """Start the core and wait until every stage is loaded and warm.
+
+        ``setup.endpoint`` is chosen here. ``progress`` gets a line per long step.
+
+        Raises:
+            EngineStartError: a stage did not start, or not within the start limit; nothing is left running.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="stageline-"))
+        setup = msgspec.structs.replace(setup, endpoint=f"ipc://{folder}/core")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "stageline_engine.engine.process",
+            stdin=asyncio.subprocess.PIPE,
+            # A group of its own, so that Ctrl-C reaches only the launcher, which drains first.
+            start_new_session=True,
+        )
+        engine = cls(setup, process, folder)
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(setup) + b"\n")
+        engine._tasks = [
+            asyncio.create_task(engine._receive(progress), name="engine-events"),
+            asyncio.create_task(engine._watch(), name="engine-process"),
+        ]
+        try:
+            await asyncio.wait_for(engine._started, setup.config.start_timeout)
+        except TimeoutError:
+            await engine.close()
+            raise EngineStartError(
+                f"the stages were not ready after --start-timeout={setup.config.start_timeout:g} s: "
+                "give a larger one if the model's files are slow to read",
+                exit_code=1,
+            ) from None
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    @property
+    def ready(self) -> EngineReady:
+        """Facts of the started engine."""
+        assert self._ready is not None
+        return self._ready
+
+    @property
+    def stats(self) -> EngineStats:
+        """The newest state of the core."""
+        assert self._stats is not None
+        return self._stats
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the core runs and has not failed."""
+        return self._failure is None and not self._closing
+
+    @property
+    def failure(self) -> EngineFailed | None:
+        """Why the core ended by itself; None while it runs."""
+        return self._failure
+
+    @property
+    def pid(self) -> int:
+        """Process id of the engine core."""
+        return self._process.pid
+
+    def not_ready_reason(self) -> str | None:
+        """None when a token went through all stages within the last 5 s and no step is overdue, else why not."""
+        if self._failure is not None:
+            return self._failure.message
+        if self._stats is None or self._closing:
+            return "the engine is not running"
+        if self._draining:
+            return "the engine is draining"
+        age = time.monotonic() - self._stats_at
+        if age > READY_SECONDS:
+            return f"the engine core has said nothing for {age:.1f} s"
+        stats = self._stats
+        if stats.oldest_step_seconds > stats.oldest_step_limit:
+            return (
+                f"a step has been running for {stats.oldest_step_seconds:.1f} s (limit {stats.oldest_step_limit:.1f} s)"
+            )
+        if stats.oldest_step_seconds == 0 and stats.seconds_since_token + age > READY_SECONDS:
+            return f"no token went through all stages for {stats.seconds_since_token + age:.1f} s"
+        return None
+
+    async def generate(
+        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams
+    ) -> AsyncGenerator[SequenceOutput, None]:
+        """Outputs of all choices as they come; see :class:`stageline_engine.client.base.EngineClient`."""
+        if self._failure is not None:
+            raise EngineFailedError(self._failure.message)
+        if self._closing:
+            raise EngineFailedError("the engine is closed")
+        if request_id in self._streams:
+            raise InvalidRequestError("request_id", request_id, "a request with this id is running: choose another")
+        queue: asyncio.Queue[StreamItem] = asyncio.Queue()
+        self._streams[request_id] = queue
+        self._idle.clear()
+        unfinished = sampling.n
+        try:
+            self._send(AddRequest(request_id, prompt_token_ids, sampling))
+            while unfinished:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    unfinished = 0
+                    raise item
+                unfinished -= item.finish_reason is not None
+                yield item
+        finally:
+            del self._streams[request_id]
+            if unfinished and self.is_alive:
+                self._send(AbortSequences(request_id))
+            if not self._streams:
+                self._idle.set()
+
+    async def abort(self, request_id: str, choices: list[int] | None = None) -> None:
+        """Free the choices (None: all) of a request; their streams end with finish reason ``abort``."""
+        if self.is_alive:
+            self._send(AbortSequences(request_id, choices))
+
+    async def drain(self) -> None:
+        """Refuse new requests; returns when the running and waiting ones have finished."""
+        self._draining = True
+        if self.is_alive:
+            self._send(Drain())
+        if self._streams:
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """End the core and its ranks within 5 s; open requests end with EngineFailedError. May be called twice."""
+        if self._closing:
+            return
+        self._closing = True
+        self._end_streams("the engine was closed")
+        if self._process.returncode is None:
+            self._send(Shutdown())
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            try:
+                await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.close()
+        self._context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self, command: CoreCommand) -> None:
+        # The high-water mark is off, so a send to a running core never waits; it is sent in call order.
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send(self._encoder.encode(command), zmq.NOBLOCK)
+
+    async def _receive(self, progress: Callable[[str], None]) -> None:
+        while True:
+            event = self._decoder.decode(await self._socket.recv())
+            if isinstance(event, Outputs):
+                for output in event.sequences:
+                    if (queue := self._streams.get(output.request_id)) is not None:
+                        queue.put_nowait(output)
+            elif isinstance(event, EngineStats):
+                self._stats, self._stats_at = event, time.monotonic()
+                if self._ready is not None and not self._started.done():
+                    self._started.set_result(None)
+            elif isinstance(event, Rejected):
+                self._reject(event)
+            elif isinstance(event, EngineReady):
+                self._ready = event
+            elif isinstance(event, EngineProgress):
+                progress(event.message)
+            else:
+                self._fail(event)
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        # Its last words may still be in the socket.
+        await asyncio.sleep(0.2)
+        if not self._closing:
+            self._fail(EngineFailed(message=f"the engine core process ended unexpectedly (exit code {code})"))
+
+    def _reject(self, event: Rejected) -> None:
+        if (queue := self._streams.get(event.request_id)) is None:
+            return
+        if event.retry_after:
+            queue.put_nowait(OverloadedError(event.message, event.retry_after))
+        else:
+            queue.put_nowait(InvalidRequestError(event.field, event.value, event.message))
+
+    def _fail(self, event: EngineFailed) -> None:
+        if self._failure is not None:
+            return
+        self._failure = event
+        if not self._started.done():
+            self._started.set_exception(EngineStartError(event.message, event.exit_code))
+        self._end_streams(event.message)
+        self.failed.set()
+
+    def _end_streams(self, message: str) -> None:
+        for queue in self._streams.values():
+            queue.put_nowait(EngineFailedError(message))

@@ -1,0 +1,73 @@
+"""From a person's configuration to a CoreSetup: resolve the model, decide the cut, refuse what cannot work.
+
+Runs where the command runs, before any process is started, so that mistakes are told at once. No torch here:
+what needs it (conversion, profile) happens in subprocesses of :mod:`stageline_engine.sources`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from stageline_engine.core.config import EngineConfig, validate
+from stageline_engine.core.deployment import ModelProfile
+from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.engine.setup import CoreSetup, detect_device
+from stageline_engine.planning.split import choose_split, stage_specs
+from stageline_engine.planning.threads import default_threads
+from stageline_engine.sources.folder import ModelFolder
+from stageline_engine.sources.profile_cache import load_profile
+from stageline_engine.sources.resolve import resolve
+from stageline_engine.text.tokenizer import eos_token_ids
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """A model and a cut that can be started."""
+
+    setup: CoreSetup
+    folder: ModelFolder
+    served_model_name: str
+
+
+def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
+    """Resolve everything that ``auto`` and None leave open.
+
+    Raises:
+        ConfigurationError: names the flag, its value and the remedy (ModelSourceError for the model itself).
+    """
+    validate(config)
+    folder = resolve(config.model.model, progress=progress)
+    profile = load_profile(folder.path, config.model.allow_unverified_architecture, progress=progress)
+    config = _resolved(config, profile)
+    split = choose_split(profile, config)
+    setup = CoreSetup(
+        config=config,
+        model_folder=str(folder.path),
+        profile=profile,
+        specs=tuple(stage_specs(profile, config.parallel, split)),
+        eos_token_ids=eos_token_ids(folder.path),
+        endpoint="",
+    )
+    return Launch(setup=setup, folder=folder, served_model_name=config.model.served_model_name or folder.name)
+
+
+def _resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
+    model, parallel = config.model, config.parallel
+    device = detect_device() if parallel.device == "auto" else parallel.device
+    dtype = model.dtype
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else profile.checkpoint_dtype
+    longest = model.max_model_len or profile.max_model_len
+    if longest > profile.max_model_len:
+        raise ConfigurationError(
+            "--max-model-len", longest, f"the model was made for sequences of at most {profile.max_model_len} tokens"
+        )
+    num_ranks = sum(parallel.tp_of(stage) for stage in range(parallel.stages))
+    threads = parallel.threads or default_threads(os.cpu_count() or 1, num_ranks)
+    return msgspec.structs.replace(
+        config,
+        model=msgspec.structs.replace(model, dtype=dtype, max_model_len=longest),
+        parallel=msgspec.structs.replace(parallel, device=device, threads=threads),
+    )

@@ -1,0 +1,202 @@
+"""The synchronous Python API: ``LLM(model, stages=2).generate(prompts, params)``.
+
+An asyncio loop in a thread of its own drives the same AsyncEngine that the server uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+from tqdm import tqdm
+
+from stageline_engine.client.async_engine import AsyncEngine
+from stageline_engine.client.launch import prepare
+from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
+from stageline_engine.core.errors import InvalidRequestError
+from stageline_engine.core.messages import TokenLogprobs
+from stageline_engine.core.request import SamplingParams, validate_sampling
+from stageline_engine.text.output import ChoiceAssembler
+from stageline_engine.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
+MAX_CONCURRENT = 512
+"""Prompts that are with the engine at the same time; its own queue is bounded too."""
+
+
+class Completion(msgspec.Struct, kw_only=True):
+    """One of a prompt's ``n`` outputs."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs]
+    """One for each token, when asked for."""
+    finish_reason: str
+    """``stop`` or ``length``."""
+
+
+class RequestOutput(msgspec.Struct, kw_only=True):
+    """A prompt and what the model made of it."""
+
+    prompt: str | None
+    """None when the prompt was given as token ids."""
+    prompt_token_ids: list[int]
+    prompt_logprobs: list[TokenLogprobs | None]
+    outputs: list[Completion]
+    num_cached_tokens: int
+
+
+class LLM:
+    """A model served by stages of this machine, for use inside a program.
+
+    Args:
+        model: local directory, GGUF file, ``hf://org/name[@revision]`` or ``pip://package``.
+        stages: pipeline stages; ``tp``: tensor-parallel ranks per stage, one number or one for each stage.
+        config: everything else; its ``model``, ``stages`` and ``tp`` are replaced by the arguments above.
+
+    Raises:
+        ConfigurationError: the model or the cut is wrong.
+        EngineStartError: a stage did not start.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        stages: int = 1,
+        tp: int | Sequence[int] = 1,
+        layer_split: Sequence[int] | None = None,
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        seed: int = 0,
+        cache: CacheConfig | None = None,
+        scheduler: SchedulerConfig | None = None,
+        threads: int | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        config = EngineConfig(
+            model=ModelConfig(model=model, dtype=dtype, max_model_len=max_model_len, seed=seed),
+            parallel=ParallelConfig(
+                stages=stages,
+                tp=(tp,) if isinstance(tp, int) else tuple(tp),
+                layer_split=None if layer_split is None else tuple(layer_split),
+                threads=threads,
+            ),
+            cache=cache or CacheConfig(),
+            scheduler=scheduler or SchedulerConfig(),
+        )
+        self._show_progress = show_progress
+        launch = prepare(config, self._say)
+        self.tokenizer = Tokenizer(launch.folder.path)
+        self._vocab_size = launch.setup.profile.vocab_size
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stageline-llm", daemon=True)
+        self._thread.start()
+        try:
+            self._engine = self._run(AsyncEngine.start(launch.setup, self._say))
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Run all prompts and return their outputs in the prompts' order. Blocks.
+
+        Args:
+            prompts: texts, or lists of token ids.
+            params: one for all prompts, or one for each.
+
+        Raises:
+            InvalidRequestError: a value is out of range, or a prompt does not fit.
+            EngineFailedError: the engine ended.
+        """
+        texts: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
+        each = [params or SamplingParams()] * len(texts) if not isinstance(params, Sequence) else list(params)
+        if len(each) != len(texts):
+            raise InvalidRequestError(
+                "params", f"{len(each)} values", f"give one, or {len(texts)}: one for each prompt"
+            )
+        for one in each:
+            validate_sampling(one, self._vocab_size)
+        return self._run(self._generate_all(texts, each))
+
+    def close(self) -> None:
+        """End the engine. May be called twice."""
+        if self._thread.is_alive():
+            self._run(self._engine.close())
+            self._stop_loop()
+
+    async def _generate_all(
+        self, prompts: list[str | Sequence[int]], params: list[SamplingParams]
+    ) -> list[RequestOutput]:
+        room = asyncio.Semaphore(MAX_CONCURRENT)
+        with tqdm(total=len(prompts), desc="Prompts", disable=not self._show_progress, dynamic_ncols=True) as bar:
+
+            async def one(prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:
+                async with room:
+                    output = await self._generate_one(prompt, sampling)
+                bar.update()
+                return output
+
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(p, s)) for p, s in zip(prompts, params, strict=True)]
+        return [task.result() for task in tasks]
+
+    async def _generate_one(self, prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        request_id = uuid.uuid4().hex
+        assemblers = [ChoiceAssembler(self.tokenizer, sampling) for _ in range(sampling.n)]
+        outputs = [
+            Completion(index=index, text="", token_ids=[], logprobs=[], finish_reason="") for index in range(sampling.n)
+        ]
+        result = RequestOutput(
+            prompt=prompt if isinstance(prompt, str) else None,
+            prompt_token_ids=token_ids,
+            prompt_logprobs=[],
+            outputs=outputs,
+            num_cached_tokens=0,
+        )
+        async for output in self._engine.generate(request_id, token_ids, sampling):
+            completion = outputs[output.choice]
+            if completion.finish_reason:
+                continue
+            result.num_cached_tokens = output.num_cached_tokens
+            result.prompt_logprobs = output.prompt_logprobs or result.prompt_logprobs
+            delta = assemblers[output.choice].take(output)
+            completion.text += delta.text
+            completion.token_ids += delta.token_ids
+            completion.logprobs += delta.logprobs
+            if delta.finish_reason is not None:
+                completion.finish_reason = delta.finish_reason
+                if output.finish_reason is None:
+                    await self._engine.abort(request_id, [output.choice])
+        return result
+
+    def _run(self, work: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _say(self, line: str) -> None:
+        if self._show_progress:
+            tqdm.write(line)

@@ -1,0 +1,145 @@
+"""The engine loop: commands in, plans out, results in, outputs out. One thread, no waiting but in `select`.
+
+commands ──▶ scheduler ──▶ plan ──▶ executor ──▶ stages
+outputs  ◀── scheduler ◀── result ◀── executor ◀──┘
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from stageline_engine.core.errors import InvalidInputError, OverloadedError, StageFailedError
+from stageline_engine.core.messages import (
+    AbortSequences,
+    AddRequest,
+    CoreCommand,
+    CoreEvent,
+    Drain,
+    Outputs,
+    Rejected,
+    SequenceOutput,
+    StepReport,
+    StepResult,
+)
+from stageline_engine.core.request import SamplingParams
+from stageline_engine.engine.stats import StatsBook
+from stageline_engine.executor.base import Executor
+from stageline_engine.scheduler.scheduler import Scheduler
+
+PROBE_PREFIX = "stageline-probe-"
+"""Request ids of heartbeat tokens; a client's id never starts so."""
+PROBE_AFTER_SECONDS = 2.0
+"""Idle time after which a heartbeat token is sent through all stages (readiness asks for one in 5 s)."""
+
+
+class EngineLoop:
+    """Joins a scheduler and an executor. The caller owns the sockets, the clock and the thread.
+
+    Args:
+        emit: takes each event for the client; called from :meth:`handle` and :meth:`turn`.
+        seed: base of the seeds given to requests that have none.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        stats: StatsBook,
+        emit: Callable[[CoreEvent], None],
+        eos_token_ids: tuple[int, ...],
+        seed: int,
+        hang_timeout: float,
+    ) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+        self._stats = stats
+        self._emit = emit
+        self._eos_token_ids = eos_token_ids
+        self._seeds = random.Random(seed)
+        self._hang_timeout = hang_timeout
+        self._draining = False
+        self._num_probes = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused."""
+        return self._draining
+
+    def handle(self, command: CoreCommand) -> None:
+        """Take one command of the client; Shutdown is the caller's."""
+        if isinstance(command, AddRequest):
+            self._add(command)
+        elif isinstance(command, AbortSequences):
+            self._publish(self._scheduler.abort(command.request_id, command.choices))
+        elif isinstance(command, Drain):
+            self._draining = True
+
+    def turn(self, now: float) -> bool:
+        """Take what came back, then plan as far as slots allow; returns whether anything was done.
+
+        Raises:
+            StageFailedError: a stage died, raised, or made no progress for the hang limit.
+        """
+        worked = False
+        for event in self._executor.poll():
+            worked = True
+            if isinstance(event, StepResult):
+                self._stats.saw_result(now)
+                self._publish(self._scheduler.complete(event, now))
+            elif isinstance(event, StepReport):
+                self._stats.saw_report(event)
+                self._scheduler.observe(event)
+            else:
+                raise event
+        while (step := self._scheduler.plan(now)) is not None:
+            worked = True
+            for admission in step.admissions:
+                self._executor.admit(admission)
+            self._executor.submit(step.plan)
+        return worked
+
+    def check(self, now: float) -> None:
+        """Once in a while: send a heartbeat token when idle, and look for a hang.
+
+        Raises:
+            StageFailedError: no step ended for the hang limit although one is in flight.
+        """
+        if not self._scheduler.has_work:
+            if now - self._stats.last_token_at >= PROBE_AFTER_SECONDS:
+                self._probe()
+            return
+        stats = self._scheduler.stats()
+        if stats.oldest_planned_at is None:
+            return
+        age = now - max(stats.oldest_planned_at, self._stats.last_token_at)
+        limit = max(self._hang_timeout, 4 * stats.oldest_predicted_seconds)
+        if age > limit:
+            stage = self._stats.slowest_stage()
+            raise StageFailedError(stage, 0, f"no progress for {age:.1f} s (limit {limit:.1f} s): hung")
+
+    def _add(self, request: AddRequest) -> None:
+        if self._draining:
+            self._emit(Rejected(request.request_id, "the engine is draining: no new requests", retry_after=5))
+            return
+        sampling = request.sampling
+        if sampling.seed is None:
+            sampling = msgspec.structs.replace(sampling, seed=self._seeds.getrandbits(63))
+        try:
+            self._scheduler.add(msgspec.structs.replace(request, sampling=sampling), self._eos_token_ids)
+        except OverloadedError as error:
+            self._emit(Rejected(request.request_id, str(error), error.retry_after))
+        except InvalidInputError as error:
+            self._emit(Rejected(request.request_id, error.remedy, 0, error.field, str(error.value)))
+
+    def _probe(self) -> None:
+        self._num_probes += 1
+        greedy = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True, seed=0)
+        self._scheduler.add(AddRequest(f"{PROBE_PREFIX}{self._num_probes}", [0], greedy), ())
+
+    def _publish(self, outputs: Sequence[SequenceOutput]) -> None:
+        visible = [output for output in outputs if not output.request_id.startswith(PROBE_PREFIX)]
+        if visible:
+            self._emit(Outputs(visible))

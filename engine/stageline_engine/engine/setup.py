@@ -1,0 +1,68 @@
+"""Before the loop: from a config to the settings of every rank, and to a started scheduler. No sockets here.
+
+The launcher (client side) resolves the model and the cut, because a person's mistakes are best told there;
+the core gets the finished :class:`CoreSetup`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from stageline_engine.core.config import EngineConfig
+from stageline_engine.core.deployment import ModelProfile, RankSettings, StageSpec
+
+CPU_TOKEN_BUDGET = 256
+"""Default rows of a micro-batch on a CPU: keeps a prefill step of a 135M model under about 500 ms on one core."""
+GPU_TOKEN_BUDGET = 2048
+
+
+class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that an engine core process is started with; crosses to it as JSON on its standard input."""
+
+    config: EngineConfig
+    """With no ``auto`` or None left that the launcher could resolve."""
+    model_folder: str
+    profile: ModelProfile
+    specs: tuple[StageSpec, ...]
+    eos_token_ids: tuple[int, ...]
+    endpoint: str
+    """ZeroMQ address that the launcher listens on."""
+    log_level: str = "info"
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest sequence in tokens."""
+        return self.config.model.max_model_len or self.profile.max_model_len
+
+    @property
+    def token_budget(self) -> int:
+        """Most rows of a micro-batch."""
+        default = CPU_TOKEN_BUDGET if self.config.parallel.device == "cpu" else GPU_TOKEN_BUDGET
+        return self.config.scheduler.max_num_batched_tokens or default
+
+
+def detect_device() -> str:
+    """``cuda`` where an NVIDIA device file is there, else ``cpu``; without importing torch."""
+    return "cuda" if os.path.exists("/dev/nvidia0") else "cpu"
+
+
+def rank_settings(setup: CoreSetup) -> list[RankSettings]:
+    """One setting for each stage, in order."""
+    config = setup.config
+    return [
+        RankSettings(
+            model_folder=setup.model_folder,
+            spec=spec,
+            dtype=config.model.dtype,
+            device=config.parallel.device,
+            threads=config.parallel.threads or 1,
+            block_size=config.cache.block_size,
+            max_model_len=setup.max_model_len,
+            max_num_batched_tokens=setup.token_budget,
+            max_num_seqs=config.scheduler.max_num_seqs,
+            allow_unverified_architecture=config.model.allow_unverified_architecture,
+        )
+        for spec in setup.specs
+    ]

@@ -1,0 +1,73 @@
+"""Books of the engine loop: what each stage reported, and the state that is sent to the client."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stageline_engine.core.messages import EngineStats, StageStats, StepReport
+from stageline_engine.scheduler.scheduler import Scheduler
+
+READY_SECONDS = 5.0
+"""A step may be this old, or four times its predicted time, before the engine counts as not ready."""
+
+
+class StatsBook:
+    """Sums since the engine started."""
+
+    def __init__(self, num_stages: int, now: float) -> None:
+        self._stages = [StageStats() for _ in range(num_stages)]
+        self._last_step = [0] * num_stages
+        self.last_token_at = now
+        """Clock reading of the newest result."""
+
+    def saw_result(self, now: float) -> None:
+        """A step went through all stages."""
+        self.last_token_at = now
+
+    def saw_report(self, report: StepReport) -> None:
+        """Add one stage's account of one step."""
+        old = self._stages[report.stage]
+        self._last_step[report.stage] = report.step
+        self._stages[report.stage] = msgspec.structs.replace(
+            old,
+            steps=old.steps + 1,
+            busy=old.busy + report.busy,
+            wait_schedule=old.wait_schedule + report.wait_schedule,
+            wait_feedback=old.wait_feedback + report.wait_feedback,
+            wait_upstream=old.wait_upstream + report.wait_upstream,
+            wait_downstream=old.wait_downstream + report.wait_downstream,
+            boundary_bytes=old.boundary_bytes + report.boundary_bytes,
+        )
+
+    def slowest_stage(self) -> int:
+        """The first stage that is behind the others: the one to suspect of a hang."""
+        return min(range(len(self._last_step)), key=lambda stage: (self._last_step[stage], stage))
+
+    def snapshot(self, scheduler: Scheduler, resident_bytes: list[int], draining: bool, now: float) -> EngineStats:
+        """The state to send; ``now`` is the same clock as everywhere in the loop."""
+        queue = scheduler.stats()
+        stages = self._stages
+        if resident_bytes:
+            stages = [
+                msgspec.structs.replace(stage, resident_bytes=resident)
+                for stage, resident in zip(stages, resident_bytes, strict=True)
+            ]
+        return EngineStats(
+            epoch=queue.epoch,
+            num_running=queue.num_running,
+            num_waiting=queue.num_waiting,
+            num_blocks=queue.num_blocks,
+            num_free_blocks=queue.num_free_blocks,
+            prefix_queries=queue.prefix_queries,
+            prefix_hits=queue.prefix_hits,
+            preemptions=queue.preemptions,
+            steps=queue.steps,
+            slots=queue.slots,
+            slots_in_flight=queue.slots_in_flight,
+            imbalance=queue.imbalance,
+            seconds_since_token=now - self.last_token_at,
+            oldest_step_seconds=0.0 if queue.oldest_planned_at is None else now - queue.oldest_planned_at,
+            oldest_step_limit=max(READY_SECONDS, 4 * queue.oldest_predicted_seconds),
+            stages=list(stages),
+            draining=draining,
+        )
