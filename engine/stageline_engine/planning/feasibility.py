@@ -1,0 +1,40 @@
+"""Why a cut cannot work, said before anything is started."""
+
+from __future__ import annotations
+
+from stageline_engine.core.config import ParallelConfig
+from stageline_engine.core.deployment import ModelProfile
+from stageline_engine.core.errors import ConfigurationError
+
+
+def check_cut(profile: ModelProfile, parallel: ParallelConfig) -> None:
+    """Refuse more stages than layers, tensor-parallel sizes that do not divide the model, and splits that do not sum.
+
+    Raises:
+        ConfigurationError: names flag, value and what is possible.
+    """
+    num_layers = len(profile.layers)
+    if parallel.stages > num_layers:
+        raise ConfigurationError(
+            "--stages", parallel.stages, f"the model has {num_layers} layers, so that at most {num_layers} are possible"
+        )
+    for stage in range(parallel.stages):
+        if (ranks := parallel.tp_of(stage)) not in profile.possible_tp:
+            possible = ", ".join(map(str, profile.possible_tp))
+            raise ConfigurationError(
+                "--tp",
+                ranks,
+                f"it does not divide the model ({profile.attention_heads} attention heads): possible are {possible}",
+            )
+    if parallel.layer_split is not None:
+        _check_split(parallel.layer_split, parallel.stages, num_layers)
+
+
+def _check_split(split: tuple[int, ...], stages: int, num_layers: int) -> None:
+    shown = ",".join(map(str, split))
+    if len(split) != stages:
+        raise ConfigurationError("--layer-split", shown, f"give {stages} numbers, one for each stage of --stages")
+    if min(split) < 1:
+        raise ConfigurationError("--layer-split", shown, "each stage needs at least one layer")
+    if sum(split) != num_layers:
+        raise ConfigurationError("--layer-split", shown, f"it sums to {sum(split)}: the model has {num_layers} layers")

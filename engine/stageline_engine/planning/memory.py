@@ -1,0 +1,154 @@
+"""Bytes: weights of a rank, KV of a token, and how many KV blocks all ranks can have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from stageline_engine.core.config import EngineConfig
+from stageline_engine.core.deployment import ModelProfile, RankLoaded, StageSpec
+from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.planning.costs import kv_elements
+from stageline_engine.planning.devices import DTYPE_BYTES
+from stageline_engine.planning.units import show_bytes
+
+FREE_SHARE_FOR_KV = 0.6
+"""Largest share of the memory that is free after loading that KV takes by default; activations and others need some."""
+MEMORY_SHARE = 0.9
+"""Share of a rank's memory that weights and KV may take together; the rest is for activations."""
+
+
+class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rank has for weights and KV."""
+
+    bytes: int
+    flag: str = "--memory"
+    """The flag that decides it, and what the person gave for it."""
+    value: str = ""
+    source: str
+    """Where the figure comes from, for a person."""
+    is_shared: bool = False
+    """The memory of a machine that does other things too: KV takes only a share of what weights leave."""
+
+    def kv_bytes(self, weight_bytes: int) -> int:
+        """What is left for KV beside weights; below 0 when not even they fit."""
+        if self.is_shared:
+            free = self.bytes - weight_bytes
+            return int(free * FREE_SHARE_FOR_KV) if free > 0 else free
+        return int(self.bytes * MEMORY_SHARE) - weight_bytes
+
+
+def stage_weight_bytes(profile: ModelProfile, spec: StageSpec, element: int) -> int:
+    """Bytes of weights of each rank of a stage. ``element``: bytes of one parameter."""
+    params = 0
+    for layer in profile.layers[spec.start : spec.end]:
+        params += -(-layer.sharded_params // spec.tp) + layer.replicated_params
+    if spec.is_first:
+        params += profile.embedding_params
+    if spec.is_last:
+        is_shared = spec.is_first and profile.tied_embeddings
+        projection = profile.vocab_size * profile.hidden_size
+        params += max(0, profile.head_params - projection) if is_shared else -(-profile.head_params // spec.tp)
+    return params * element
+
+
+def kv_bytes_per_token(profile: ModelProfile, spec: StageSpec, element: int) -> int:
+    """Bytes of KV that each rank of a stage keeps of one token."""
+    return sum(kv_elements(layer, spec.tp) for layer in profile.layers[spec.start : spec.end]) * element
+
+
+def blocks_of(tokens: int, block_size: int) -> int:
+    """Blocks that hold ``tokens`` tokens of one sequence."""
+    return -(-tokens // block_size)
+
+
+def least_kv_bytes(profile: ModelProfile, spec: StageSpec, config: EngineConfig) -> int:
+    """KV of one sequence of full length: with less, such a request could never run."""
+    longest = config.model.max_model_len or profile.max_model_len
+    tokens = blocks_of(longest, config.cache.block_size) * config.cache.block_size
+    return tokens * kv_bytes_per_token(profile, spec, DTYPE_BYTES[config.model.dtype])
+
+
+def check_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: EngineConfig, limit: MemoryLimit) -> None:
+    """Refuse a cut whose weights, or weights and one sequence of full length, do not fit.
+
+    Raises:
+        ConfigurationError: names the missing bytes of each stage, and the longest sequence that would fit.
+    """
+    lines = []
+    for spec in specs:
+        weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
+        kv = least_kv_bytes(profile, spec, config)
+        if kv > (available := limit.kv_bytes(weights)):
+            lines.append(
+                f"stage {spec.stage} misses {show_bytes(kv - available)} per rank (weights {show_bytes(weights)}, "
+                f"KV of one sequence of full length {show_bytes(kv)})"
+            )
+    if lines:
+        remedy = "give more --stages, --tp or memory"
+        if (fitting := min(capacity_tokens(profile, specs, config, limit))) > 0:
+            remedy += f", or a --max-model-len of at most {fitting}"
+        raise ConfigurationError(limit.flag, limit.value or show_bytes(limit.bytes), f"{'; '.join(lines)}: {remedy}")
+
+
+def capacity_tokens(
+    profile: ModelProfile, specs: Sequence[StageSpec], config: EngineConfig, limit: MemoryLimit
+) -> list[int]:
+    """Tokens of KV that the ranks of each stage can hold beside their weights; the least of them is the pipeline's."""
+    element = DTYPE_BYTES[config.model.dtype]
+    block = config.cache.block_size
+    tokens = []
+    for spec in specs:
+        free = limit.kv_bytes(stage_weight_bytes(profile, spec, element))
+        per_block = kv_bytes_per_token(profile, spec, element) * block
+        tokens.append(max(0, free) // per_block * block if per_block else 0)
+    return tokens
+
+
+def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len: int) -> int:
+    """KV blocks that every rank can hold, and not more than ``max_num_seqs`` sequences of full length can use.
+
+    ``--kv-memory`` is taken as it is. Without it, a rank takes at most :data:`FREE_SHARE_FOR_KV` of what is free after
+    loading; on a CPU the ranks share the machine's memory.
+
+    Raises:
+        ConfigurationError: one sequence of ``max_model_len`` tokens does not fit; names the missing bytes and the flag.
+    """
+    one_sequence = blocks_of(max_model_len, config.cache.block_size)
+    useful = one_sequence * config.scheduler.max_num_seqs
+    sharing = len(loaded) if config.parallel.device == "cpu" else 1
+    ranks = [rank for rank in loaded if rank.kv_block_bytes]
+    if not ranks:
+        return useful
+    budgets = [_kv_budget(rank, config, sharing) for rank in ranks]
+    blocks, tightest = min(
+        (budget // rank.kv_block_bytes, index) for index, (rank, budget) in enumerate(zip(ranks, budgets, strict=True))
+    )
+    if blocks < one_sequence:
+        rank = ranks[tightest]
+        missing = show_bytes(one_sequence * rank.kv_block_bytes - budgets[tightest])
+        where = (
+            f"stage {rank.stage} rank {rank.rank} misses {missing} for the KV of one sequence of {max_model_len} tokens"
+        )
+        if config.cache.kv_memory is not None:
+            remedy = f"{where}: give a larger --kv-memory or a smaller --max-model-len"
+            raise ConfigurationError("--kv-memory", config.cache.kv_memory, remedy)
+        remedy = f"{where}, {show_bytes(rank.free_bytes)} are free: give a smaller --max-model-len or more --stages"
+        raise ConfigurationError("--max-model-len", max_model_len, remedy)
+    return min(blocks, useful)
+
+
+def _kv_budget(rank: RankLoaded, config: EngineConfig, sharing: int) -> int:
+    own = rank.free_bytes // sharing
+    wanted = config.cache.kv_memory
+    if wanted is None:
+        return int(own * FREE_SHARE_FOR_KV)
+    if wanted > own:
+        raise ConfigurationError(
+            "--kv-memory",
+            wanted,
+            f"stage {rank.stage} rank {rank.rank} has {show_bytes(own)} free after loading: "
+            f"{show_bytes(wanted - own)} are missing",
+        )
+    return wanted

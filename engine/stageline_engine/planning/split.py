@@ -1,0 +1,117 @@
+"""Layers per stage: given by the person, or balanced by predicted time under the memory of the ranks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from stageline_engine.core.config import EngineConfig, ParallelConfig
+from stageline_engine.core.deployment import ModelProfile, StageSpec
+from stageline_engine.planning.costs import CostModel
+from stageline_engine.planning.devices import DTYPE_BYTES, Device, cpu, gpu
+from stageline_engine.planning.feasibility import check_cut
+from stageline_engine.planning.memory import MemoryLimit, check_memory, least_kv_bytes, stage_weight_bytes
+from stageline_engine.planning.partition import Cost, best_partition
+from stageline_engine.planning.workload import DEFAULT_WORKLOAD, Workload
+
+CPU_CHUNK = 256
+GPU_CHUNK = 2048
+ASSUMED_GPU = "H100"
+"""For the proportions between layers when a cuda device is not named."""
+
+
+def choose_split(
+    profile: ModelProfile,
+    config: EngineConfig,
+    *,
+    workload: Workload = DEFAULT_WORKLOAD,
+    device: Device | None = None,
+    limit: MemoryLimit | None = None,
+) -> tuple[int, ...]:
+    """Layers per stage: ``config.parallel.layer_split`` if given, else the split with the least predicted time.
+
+    Args:
+        config: with ``dtype`` resolved; ``device`` and ``threads`` resolved unless ``device`` is given here.
+        limit: what a rank may hold; None: not checked here, ranks find out when they load.
+
+    Raises:
+        ConfigurationError: the cut cannot work, or no split fits ``limit``; names what is missing.
+    """
+    check_cut(profile, config.parallel)
+    if config.parallel.layer_split is not None:
+        split = config.parallel.layer_split
+    else:
+        device = device or device_of(config)
+        # Without a split that fits, the best one of those that do not serves to say what is missing.
+        found = _balanced(profile, config, workload, device, limit) or _balanced(
+            profile, config, workload, device, None
+        )
+        assert found is not None
+        split = found
+    if limit is not None:
+        check_memory(profile, stage_specs(profile, config.parallel, split), config, limit)
+    return split
+
+
+def stage_specs(profile: ModelProfile, parallel: ParallelConfig, split: Sequence[int]) -> list[StageSpec]:
+    """The part of the model that each stage runs.
+
+    Raises:
+        ConfigurationError: the split does not give every layer to a stage.
+    """
+    check_cut(profile, ParallelConfig(stages=parallel.stages, tp=parallel.tp, layer_split=tuple(split)))
+    bounds = list(itertools.accumulate(split, initial=0))
+    return [
+        StageSpec(stage=stage, num_stages=len(split), start=start, end=end, tp=parallel.tp_of(stage))
+        for stage, (start, end) in enumerate(itertools.pairwise(bounds))
+    ]
+
+
+def device_of(config: EngineConfig) -> Device:
+    """The constants that fit a config without a named device."""
+    if config.parallel.device == "cuda":
+        return gpu(ASSUMED_GPU)
+    return cpu(config.parallel.threads or 1)
+
+
+def chunk_of(config: EngineConfig) -> int:
+    """Prompt rows of a prefill step."""
+    return config.scheduler.max_num_batched_tokens or (GPU_CHUNK if config.parallel.device == "cuda" else CPU_CHUNK)
+
+
+def _balanced(
+    profile: ModelProfile, config: EngineConfig, workload: Workload, device: Device, limit: MemoryLimit | None
+) -> tuple[int, ...] | None:
+    parallel, costs = config.parallel, CostModel(profile, device, config.model.dtype)
+    rows = max(1, config.scheduler.max_num_seqs // parallel.stages)
+    chunk = chunk_of(config)
+    sums: dict[int, tuple[list[float], list[float]]] = {}
+    for tp in {parallel.tp_of(stage) for stage in range(parallel.stages)}:
+        decode = [costs.decode_layer(layer, tp, rows, workload.context) / rows for layer in profile.layers]
+        prefill = [
+            costs.prefill_layer(layer, tp, chunk, max(1, workload.prompt_tokens // 2)) / chunk
+            for layer in profile.layers
+        ]
+        sums[tp] = (
+            list(itertools.accumulate(decode, initial=0.0)),
+            list(itertools.accumulate(prefill, initial=0.0)),
+        )
+
+    def cost(stage: int, start: int, end: int) -> Cost | None:
+        tp = parallel.tp_of(stage)
+        if limit is not None:
+            spec = StageSpec(stage=stage, num_stages=parallel.stages, start=start, end=end, tp=tp)
+            weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
+            if least_kv_bytes(profile, spec, config) > limit.kv_bytes(weights):
+                return None
+        decode_sums, prefill_sums = sums[tp]
+        head = costs.head(tp, rows) / rows if stage == parallel.stages - 1 else 0.0
+        return _rounded(decode_sums[end] - decode_sums[start] + head), _rounded(prefill_sums[end] - prefill_sums[start])
+
+    weights = (float(workload.output_tokens), float(workload.prompt_tokens))
+    return best_partition(len(profile.layers), parallel.stages, cost, weights)
+
+
+def _rounded(seconds: float) -> float:
+    """Without the noise of floating-point sums, so that equal ranges cost the same."""
+    return float(f"{seconds:.9g}")

@@ -1,0 +1,148 @@
+"""Work that needs torch or transformers, in a process of its own, which reports by lines of JSON.
+
+Both ends are here: :func:`run` in the head, :func:`main` and :class:`Reporter` in the child. The child ends when its
+parent does (its standard input closes), also when the parent was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO, TypeVar
+
+import msgspec
+
+from stageline_engine.core import errors
+from stageline_engine.core.errors import ConfigurationError, ModelSourceError
+from stageline_engine.sources.store import Progress
+
+_T = TypeVar("_T")
+
+
+class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line from the child. Exactly one of ``progress``, ``error`` and ``result`` is set."""
+
+    progress: str | None = None
+    error: str | None = None
+    """Name of a class of core.errors that is a ConfigurationError."""
+    field: str = ""
+    value: str = ""
+    remedy: str = ""
+    result: msgspec.Raw = msgspec.Raw()
+
+
+def run(
+    module: str,
+    arguments: Sequence[str],
+    result_type: type[_T] | None,
+    progress: Progress,
+    *,
+    value: str,
+    inherit: Sequence[int] = (),
+    online: bool = False,
+) -> _T:
+    """Run ``python -m MODULE ARGUMENTS``, pass its progress on, and return what it reported.
+
+    Args:
+        value: what the person named, for the error when the child dies without a word.
+        inherit: file descriptors that stay open in the child.
+        online: the child may ask the hub; otherwise transformers is kept from trying.
+
+    Raises:
+        ConfigurationError: the child refused its input; the class is the child's.
+    """
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=tuple(inherit),
+            env=os.environ if online else {**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        try:
+            assert child.stdout is not None
+            outcome = _listen(child.stdout, progress)
+            code = child.wait()
+        finally:
+            child.kill()
+            child.communicate()
+        if outcome is None:
+            raise ModelSourceError("model", value, _last_words(log, code))
+    if outcome.error is not None:
+        raise _error(outcome)
+    result: _T = msgspec.json.decode(outcome.result, type=result_type)
+    return result
+
+
+def _listen(stdout: IO[bytes], progress: Progress) -> _Message | None:
+    outcome = None
+    for line in stdout:
+        message = msgspec.json.decode(line, type=_Message)
+        if message.progress is not None:
+            progress(message.progress)
+        else:
+            outcome = message
+    return outcome
+
+
+def _error(message: _Message) -> ConfigurationError:
+    kind = getattr(errors, message.error or "", ModelSourceError)
+    assert issubclass(kind, ConfigurationError)
+    return kind(message.field, message.value, message.remedy)
+
+
+def _last_words(log: IO[bytes], code: int) -> str:
+    log.seek(0)
+    lines = log.read()[-2000:].decode(errors="replace").strip().splitlines()
+    why = "it was killed, perhaps for lack of memory" if code < 0 else (lines[-1] if lines else "it said nothing")
+    return f"its preparation ended with exit code {code}: {why}"
+
+
+class Reporter:
+    """The child's voice. Only it writes to the real standard output; prints of libraries go to the log."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)
+
+    def progress(self, text: str) -> None:
+        """Say what happens now."""
+        self._send(progress=text)
+
+    def result(self, value: object) -> None:
+        """Report success."""
+        self._send(result=json.loads(msgspec.json.encode(value)))
+
+    def error(self, error: ConfigurationError) -> None:
+        """Report why the input is refused."""
+        value = error.value if isinstance(error.value, str) else repr(error.value)
+        self._send(error=type(error).__name__, field=error.field, value=value, remedy=error.remedy)
+
+    def _send(self, **message: object) -> None:
+        self._out.write(msgspec.json.encode(message) + b"\n")
+
+
+def main(work: Callable[[Sequence[str], Reporter], object]) -> int:
+    """Run ``work(arguments, reporter)`` and report what it returns. Returns the exit code."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    reporter = Reporter()
+    try:
+        reporter.result(work(sys.argv[1:], reporter))
+    except ConfigurationError as error:
+        reporter.error(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread, would break the interpreter's end
+        pass
+    os._exit(1)

@@ -1,0 +1,153 @@
+"""``python -m stageline_engine.sources.convert``: writes a canonical folder. The only part here that needs torch.
+
+    gguf FILE FOLDER         weights, config, generation config, tokenizer and chat template of a GGUF file
+    tokenizer MODEL FOLDER   only the tokenizer of a model's folder, as tokenizer.json
+
+Runs as a child of the head, see child.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from stageline_engine.core.errors import ModelSourceError
+from stageline_engine.sources import child
+
+SINGLE_DIGIT_VOCABULARIES = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
+"""Values of ``tokenizer.ggml.pre`` whose merges were learned on text with every digit on its own. transformers builds
+these without that rule, so that "2024" would become other tokens than in training."""
+
+END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_turn|>")
+"""Tokens that end an answer when the model's chat template writes them; GGUF files often name only one end."""
+
+SHARD_SIZE = "4GB"
+
+
+def work(arguments: Sequence[str], report: child.Reporter) -> None:
+    """Do what the command line says."""
+    kind, source, target = arguments
+    os.umask(umask := os.umask(0o077))
+    if kind == "gguf":
+        convert_gguf(Path(source), Path(target), report)
+    else:
+        convert_tokenizer(Path(source), Path(target), report)
+    for path in Path(target).iterdir():
+        if path.is_file():  # safetensors are written readable for their owner only
+            path.chmod(0o666 & ~umask)
+
+
+def convert_gguf(file: Path, folder: Path, report: child.Reporter) -> None:
+    """Write what a GGUF file holds into ``folder``.
+
+    Raises:
+        ModelSourceError: transformers cannot read this file, or tensors are missing in it.
+    """
+    try:
+        metadata, _ = read_gguf_metadata(str(file), ("tokenizer.ggml.tokens",))
+        config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name)
+        report.progress("converting the tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        report.progress("unpacking the weights")
+        model = _model_of_gguf(file, config)
+    except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelSourceError("model", str(file), f"this GGUF file cannot be converted: {first_line}") from error
+    _split_digits(tokenizer, metadata)
+    tokenizer.save_pretrained(folder)
+    model.generation_config = _generation_config(config, tokenizer, metadata)
+    report.progress(f"writing {sum(p.numel() for p in model.parameters()) / 1e6:.3g}M parameters as safetensors")
+    model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+
+
+def _model_of_gguf(file: Path, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with the file's weights that can be saved: one that came straight from a GGUF file refuses to be."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    dtype = _stored_dtype(file)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model, torch_dtype=dtype)["tensors"]
+    tied = set(model.all_tied_weights_keys)
+    expected = {name for name, _ in model.named_parameters(remove_duplicate=False)} - tied
+    if missing := sorted(expected - set(tensors)):
+        raise ValueError(f"{len(missing)} tensors are missing in it, e.g. {missing[0]}")
+    for name in expected:
+        wanted = model.get_parameter(name).shape
+        if tensors[name].shape != wanted:
+            raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)} instead of {tuple(wanted)}")
+    model.load_state_dict({name: tensors[name] for name in expected}, strict=False, assign=True)
+    model.tie_weights()
+    config.dtype = dtype
+    return model
+
+
+def _stored_dtype(file: Path) -> torch.dtype:
+    """The file's own float type; bfloat16, as models are published, when its weights are quantized."""
+    header = GgufHeader.from_file(str(file))
+    if header.has_quantized_weights:
+        return torch.bfloat16
+    return header.dtype or torch.float32
+
+
+def _split_digits(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, object]) -> None:
+    if metadata.get("tokenizer.ggml.pre") not in SINGLE_DIGIT_VOCABULARIES:
+        return
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+    )
+
+
+def _generation_config(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, metadata: dict[str, object]
+) -> GenerationConfig:
+    """Which tokens end an answer: all that the file names, and the end of turn that its chat template writes."""
+    named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    ends = [token for token in named if isinstance(token, int)]
+    template = str(metadata.get("tokenizer.chat_template", ""))
+    vocabulary = tokenizer.get_vocab()
+    ends += [vocabulary[text] for text in END_OF_TURN if text in template and text in vocabulary]
+    unique = list(dict.fromkeys(ends))
+    config.eos_token_id = unique[0] if len(unique) == 1 else unique or None
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+
+
+def convert_tokenizer(source: Path, folder: Path, report: child.Reporter) -> None:
+    """Write the tokenizer of the model folder ``source`` into ``folder`` as tokenizer.json.
+
+    Raises:
+        ModelSourceError: there is no tokenizer, or it cannot be expressed as tokenizer.json.
+    """
+    report.progress("converting the tokenizer")
+    try:
+        AutoTokenizer.from_pretrained(str(source), use_fast=True).save_pretrained(folder)
+    except Exception as error:  # slow tokenizers raise whatever their optional library raises
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelSourceError("model", str(source), f"its tokenizer cannot be converted: {first_line}") from error
+    if not (folder / "tokenizer.json").is_file():
+        names = json.dumps(sorted(path.name for path in source.glob("*token*")))
+        raise ModelSourceError("model", str(source), f"its tokenizer has no tokenizer.json form; it has {names}")
+
+
+if __name__ == "__main__":
+    sys.exit(child.main(work))

@@ -1,0 +1,72 @@
+"""Models that are on this machine: folders and GGUF files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from stageline_engine.core.errors import ModelSourceError
+from stageline_engine.sources import child, identity, store
+from stageline_engine.sources.gguf_header import check_gguf
+from stageline_engine.sources.integrity import INDEX, check_config, check_folder, weight_files
+
+CONVERTER = "stageline_engine.sources.convert"
+_TOKENIZER_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "tokenizer_config.json")
+_COPIED = ("config.json", "generation_config.json", "chat_template.jinja", "chat_template.json", INDEX)
+
+
+def from_folder(folder: Path, progress: store.Progress) -> Path:
+    """A canonical folder for a transformers folder: itself, or one with a converted tokenizer and links to its weights.
+
+    Raises:
+        ModelSourceError: files are missing or damaged.
+    """
+    check_folder(folder)
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not tokenizer:
+        raise ModelSourceError("model", str(folder), "this folder has no tokenizer.json and no other tokenizer's files")
+    linked = weight_files(folder)
+    copied = [folder / name for name in _COPIED if (folder / name).is_file()]
+    sizes = ",".join(str(path.stat().st_size) for path in linked)
+    key = identity.of_small_files(tokenizer + copied, str(folder.resolve()), sizes)
+
+    def make(partial: Path, lock: int) -> None:
+        progress("preparing the tokenizer (once): importing transformers")
+        child.run(
+            CONVERTER, ["tokenizer", str(folder), str(partial)], None, progress, value=str(folder), inherit=[lock]
+        )
+        for path in copied:
+            shutil.copyfile(path, partial / path.name)
+        for path in linked:
+            (partial / path.name).symlink_to(path.resolve())
+
+    return store.prepared(identity.file_name(folder.name, key), make, progress)
+
+
+def config_only(folder: Path, progress: store.Progress) -> Path:
+    """``folder`` itself, if it has a valid config.json; nothing else is looked at.
+
+    Raises:
+        ModelSourceError: there is none.
+    """
+    check_config(folder)
+    return folder
+
+
+def from_gguf(file: Path, progress: store.Progress) -> Path:
+    """A canonical folder with the content of a GGUF file, converted once and kept.
+
+    Raises:
+        ModelSourceError: the file is not GGUF, is damaged, or holds an architecture that transformers cannot read.
+    """
+    check_gguf(file)
+    name = identity.file_name(file.stem, identity.of_large_file(file))
+    return store.prepared(name, lambda partial, lock: convert_gguf(file, partial, lock, progress), progress)
+
+
+def convert_gguf(file: Path, partial: Path, lock: int, progress: store.Progress) -> None:
+    """Write what ``file`` holds into the folder ``partial``; minutes for a large model."""
+    progress(f"converting {file.name} (once): importing torch and transformers")
+    child.run(CONVERTER, ["gguf", str(file.absolute()), str(partial)], None, progress, value=str(file), inherit=[lock])
