@@ -1,0 +1,171 @@
+"""The server's metrics: those of requests are counted here as they pass, those of the engine are read at scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from stageline_engine.client.base import EngineClient
+from stageline_engine.core.messages import EngineStats
+from stageline_engine.server import metric_names as names
+
+
+class Metrics:
+    """All metrics of one API server, in a registry of its own.
+
+    Args:
+        engine: whose state is exported.
+        model_name: value of the label.
+        compat: ``vllm`` to export the same values under vLLM's names too.
+    """
+
+    def __init__(self, engine: EngineClient, model_name: str, compat: str | None = None) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_EngineCollector(engine, model_name))
+        self._success = self._counter(names.SUCCESS)
+        self._http = self._counter(names.HTTP_REQUESTS)
+        self._model_name = model_name
+        self._prompt_tokens = self._counter(names.PROMPT_TOKENS).labels(model_name)
+        self._generation_tokens = self._counter(names.GENERATION_TOKENS).labels(model_name)
+        self._ttft = self._histogram(names.TTFT, names.TTFT_BUCKETS).labels(model_name)
+        self._inter_token = self._histogram(names.INTER_TOKEN, names.INTER_TOKEN_BUCKETS).labels(model_name)
+        self._e2e = self._histogram(names.E2E, names.E2E_BUCKETS).labels(model_name)
+        for reason in ("stop", "length", "abort"):
+            self._success.labels(model_name, reason)
+        self._exported = CollectorRegistry()
+        self._exported.register(_Exported(self._registry, with_vllm_names=compat == "vllm"))
+
+    def first_token(self, prompt_tokens: int, seconds: float) -> None:
+        """A prompt of so many tokens began to answer so long after its request arrived."""
+        self._prompt_tokens.inc(prompt_tokens)
+        self._ttft.observe(seconds)
+
+    def tokens(self, count: int) -> None:
+        """So many tokens were generated."""
+        self._generation_tokens.inc(count)
+
+    def between_tokens(self, seconds: float) -> None:
+        """A choice waited so long for its next token."""
+        self._inter_token.observe(seconds)
+
+    def choice_ended(self, finish_reason: str) -> None:
+        """A choice ended."""
+        self._success.labels(self._model_name, finish_reason).inc()
+
+    def prompt_ended(self, seconds: float) -> None:
+        """The last choice of a prompt ended so long after its request arrived."""
+        self._e2e.observe(seconds)
+
+    def http_request(self, method: str, path: str, code: int) -> None:
+        """A request was answered. ``path`` is a route, never what a client wrote: each value is kept for good."""
+        self._http.labels(self._model_name, method, path, str(code)).inc()
+
+    def scrape(self) -> bytes:
+        """The text format."""
+        return generate_latest(self._exported)
+
+    def _counter(self, metric: names.MetricName) -> Counter:
+        name = metric.full_name.removesuffix("_total")
+        return Counter(name, metric.help, (names.MODEL_NAME, *metric.labels), registry=self._registry)
+
+    def _histogram(self, metric: names.MetricName, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(metric.full_name, metric.help, (names.MODEL_NAME,), registry=self._registry, buckets=buckets)
+
+
+class _EngineCollector(Collector):
+    """The engine's state, as of the scrape."""
+
+    def __init__(self, engine: EngineClient, model_name: str) -> None:
+        self._engine = engine
+        self._model_name = model_name
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the state."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each of ``names.ENGINE_METRICS``."""
+        stats = self._engine.stats
+        for metric, read in _READERS.items():
+            family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            found = family(metric.full_name, metric.help, labels=(names.MODEL_NAME, *metric.labels))
+            for labels, value in read(stats):
+                found.add_metric((self._model_name, *labels), value)
+            yield found
+
+
+Labelled = list[tuple[tuple[str, ...], float]]
+
+
+def _one(value: float) -> Labelled:
+    return [((), value)]
+
+
+def _used_share(stats: EngineStats) -> float:
+    return 1.0 - stats.num_free_blocks / stats.num_blocks if stats.num_blocks else 0.0
+
+
+def _by_stage(attribute: str) -> Callable[[EngineStats], Labelled]:
+    return lambda stats: [((str(i),), float(getattr(stage, attribute))) for i, stage in enumerate(stats.stages)]
+
+
+def _waits(stats: EngineStats) -> Labelled:
+    return [
+        ((str(index), cause), getattr(stage, f"wait_{cause}"))
+        for index, stage in enumerate(stats.stages)
+        for cause in ("schedule", "feedback", "upstream", "downstream")
+    ]
+
+
+_READERS: dict[names.MetricName, Callable[[EngineStats], Labelled]] = {
+    names.RUNNING: lambda stats: _one(stats.num_running),
+    names.WAITING: lambda stats: _one(stats.num_waiting),
+    names.KV_USAGE: lambda stats: _one(_used_share(stats)),
+    names.PREFIX_QUERIES: lambda stats: _one(stats.prefix_queries),
+    names.PREFIX_HITS: lambda stats: _one(stats.prefix_hits),
+    names.PREEMPTIONS: lambda stats: _one(stats.preemptions),
+    names.STAGE_BUSY: _by_stage("busy"),
+    names.STAGE_WAIT: _waits,
+    names.STAGE_STEPS: _by_stage("steps"),
+    names.STAGE_RESIDENT: _by_stage("resident_bytes"),
+    names.BOUNDARY_BYTES: _by_stage("boundary_bytes"),
+    names.SLOTS: lambda stats: _one(stats.slots),
+    names.SLOTS_IN_FLIGHT: lambda stats: _one(stats.slots_in_flight),
+    names.IMBALANCE: lambda stats: _one(stats.imbalance),
+    names.EPOCH: lambda stats: _one(stats.epoch),
+}
+
+
+class _Exported(Collector):
+    """Every family of another registry, without the times at which it was made, and once more under vLLM's name."""
+
+    def __init__(self, registry: CollectorRegistry, *, with_vllm_names: bool) -> None:
+        self._registry = registry
+        self._vllm = {
+            metric.full_name.removesuffix("_total"): names.VLLM_PREFIX + metric.vllm.removesuffix("_total")
+            for metric in names.ALL
+            if metric.vllm is not None and with_vllm_names
+        }
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read the state."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Own names, then vLLM's, family by family."""
+        for family in self._registry.collect():
+            # All of them were made when the server started; a series more for each would say no more.
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+            if (name := self._vllm.get(family.name)) is not None:
+                renamed = Metric(name, family.documentation, family.type)
+                renamed.samples = [_renamed(sample, family.name, name) for sample in family.samples]
+                yield renamed
+
+
+def _renamed(sample: Sample, old: str, new: str) -> Sample:
+    return sample._replace(name=new + sample.name.removeprefix(old))
