@@ -1,0 +1,1 @@
+"""Measures an engine with fixed synthetic workloads."""

@@ -1,0 +1,148 @@
+"""Flags that commands share, as values, and the configuration that they ask for.
+
+A command takes :class:`EngineOptions` (and ``serve`` :class:`ServerOptions`) flattened into its own flags, and turns
+them into the configuration with :func:`engine_config` and :func:`server_settings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from stageline_engine.cli import flags
+from stageline_engine.core.config import (
+    CacheConfig,
+    EngineConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    validate,
+)
+from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.planning.units import parse_bytes
+from stageline_engine.server.settings import ServerSettings, load_api_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Everything that decides how an engine runs, but for the model's name; see the fields of EngineConfig."""
+
+    served_model_name: flags.ServedModelName = None
+    dtype: flags.Dtype = "auto"
+    max_model_len: flags.MaxModelLen = None
+    allow_unverified_architecture: flags.AllowUnverified = False
+    seed: flags.Seed = 0
+
+    stages: flags.Stages = 1
+    tp: flags.Tp = "1"
+    layer_split: flags.LayerSplit = None
+    threads: flags.Threads = None
+    device: flags.Device = "auto"
+    executor: flags.Executor = "local"
+
+    block_size: flags.BlockSize = 16
+    kv_memory: flags.KvMemory = None
+    enable_prefix_caching: flags.EnablePrefixCaching = True
+
+    max_num_seqs: flags.MaxNumSeqs = 64
+    max_num_batched_tokens: flags.MaxNumBatchedTokens = None
+    micro_batches: flags.MicroBatches = None
+    max_waiting: flags.MaxWaiting = 1024
+
+    start_timeout: flags.StartTimeout = 600.0
+    hang_timeout: flags.HangTimeout = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What only the API server needs."""
+
+    host: Annotated[str, Parameter(group=flags.SERVER, help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Parameter(group=flags.SERVER, help="Port to listen on; 0: the system chooses one.")] = 8000
+    api_key_file: Annotated[
+        Path | None,
+        Parameter(group=flags.SERVER, help="File with API keys, one on each line; default: no key is asked for."),
+    ] = None
+    drain_timeout: Annotated[
+        float,
+        Parameter(group=flags.SERVER, help="Seconds that running requests may take after SIGTERM."),
+    ] = 30.0
+    metrics_compat: Annotated[
+        str | None,
+        Parameter(group=flags.SERVER, help="vllm: export the metrics under vLLM's names too; default: only our own."),
+    ] = None
+
+
+def engine_config(model: str, options: EngineOptions) -> EngineConfig:
+    """The configuration that the flags ask for, validated as far as is possible without the model.
+
+    Raises:
+        ConfigurationError: names the flag, its value and the remedy.
+    """
+    config = EngineConfig(
+        model=ModelConfig(
+            model=model,
+            served_model_name=options.served_model_name,
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            allow_unverified_architecture=options.allow_unverified_architecture,
+            seed=options.seed,
+        ),
+        parallel=ParallelConfig(
+            stages=options.stages,
+            tp=parse_numbers("--tp", options.tp),
+            layer_split=None if options.layer_split is None else parse_numbers("--layer-split", options.layer_split),
+            threads=options.threads,
+            device=options.device,
+            executor=options.executor,
+        ),
+        cache=CacheConfig(
+            block_size=options.block_size,
+            kv_memory=None if options.kv_memory is None else parse_bytes("--kv-memory", options.kv_memory),
+            enable_prefix_caching=options.enable_prefix_caching,
+        ),
+        scheduler=SchedulerConfig(
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            micro_batches=options.micro_batches,
+            max_waiting=options.max_waiting,
+        ),
+        start_timeout=options.start_timeout,
+        hang_timeout=options.hang_timeout,
+    )
+    validate(config)
+    return config
+
+
+def server_settings(options: ServerOptions, served_model_name: str = "") -> ServerSettings:
+    """The server's part of the flags; the name may be put in later, when the model is resolved.
+
+    Raises:
+        ConfigurationError: names the flag, its value and the remedy.
+    """
+    if not 0 <= options.port <= 65535:
+        raise ConfigurationError("--port", options.port, "give a number from 0 to 65535")
+    if options.drain_timeout < 0:
+        raise ConfigurationError("--drain-timeout", options.drain_timeout, "give a number of seconds, 0 or more")
+    if options.metrics_compat not in (None, "vllm"):
+        raise ConfigurationError("--metrics-compat", options.metrics_compat, "give vllm, or leave it out")
+    return ServerSettings(
+        served_model_name=served_model_name,
+        api_keys=() if options.api_key_file is None else load_api_keys(options.api_key_file),
+        metrics_compat=options.metrics_compat,
+    )
+
+
+def parse_numbers(flag: str, text: str) -> tuple[int, ...]:
+    """``2`` or ``19,11``.
+
+    Raises:
+        ConfigurationError: ``text`` is not a list of whole numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigurationError(flag, text, "write whole numbers with commas between them, e.g. 2,1") from error
