@@ -91,6 +91,9 @@ def assert_refused(answer: Any, status: int, param: str | None, code: str | None
         ({"logit_bias": {"424": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1_0": 1}}, "logit_bias", "invalid_value"),
+        ({"metadata": {str(i): "x" for i in range(17)}}, "metadata", "invalid_value"),
+        ({"metadata": {"x": 1}}, "metadata.x", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_field"),
         ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs", "invalid_value"),
@@ -221,6 +224,29 @@ async def test_the_engines_own_refusal_keeps_its_field(api: Api, engine: Scripte
     engine.script = lambda prompt, params: [InvalidRequestError("prompt", "300 tokens", "give fewer")]
     assert_refused(await api.http.post("/v1/completions", json=COMPLETION), 400, "prompt")
     assert_refused(await api.http.post("/v1/completions", json={**COMPLETION, "stream": True}), 400, "prompt")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "hello", **{f"field{index}": index for index in range(5_000)}},
+        {"prompt": "hello", "stop": [3] * 20_000},
+        {"prompt": "hello", "stop_token_ids": ["x"] * 20_000},
+        {"prompt": "hello", "logit_bias": {str(index): "x" for index in range(5_000)}},
+        {"prompt": ["x", *[3] * 30_000]},
+    ],
+    ids=["fields", "stop", "stop_token_ids", "logit_bias", "prompt"],
+)
+async def test_thousands_of_mistakes_are_one_short_answer(api: Api, body: dict[str, object]) -> None:
+    answer = await api.http.post("/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert len(answer.content) < 1000
+
+
+async def test_half_a_surrogate_pair_is_no_text(api: Api) -> None:
+    content = b'{"prompt": "\\ud800"}'
+    answer = await api.http.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert_refused(answer, 400, None, "invalid_json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"x"', b"{}x", b'{"a": NaN}', b"\xff\xfe"])

@@ -183,6 +183,19 @@ async def test_chat_logprobs_name_tokens_bytes_and_alternatives(api: Api) -> Non
     assert shown.content[0].logprob == -0.25
 
 
+async def test_streamed_chat_logprobs_come_with_their_text(api: Api) -> None:
+    chunks: list[Any] = await api.chunks("/v1/chat/completions", {**CHAT, "logprobs": True, "stop": "Paris"})
+    shown = ""
+    joined = b""
+    for chunk in chunks:
+        choice = chunk["choices"][0]
+        shown += choice["delta"].get("content", "")
+        joined += b"".join(bytes(token["bytes"]) for token in (choice["logprobs"] or {"content": []})["content"])
+        assert shown.encode().startswith(joined)
+    assert shown == "The capital of France is "
+    assert joined == b"The capital of France is"
+
+
 async def test_completion_logprobs_point_into_the_text(api: Api) -> None:
     answer = await api.openai.completions.create(model="tiny", prompt="hi", logprobs=1)
     choice = answer.choices[0]

@@ -24,9 +24,11 @@ def answer(scheduled: ScheduledStep) -> StepResult:
     return StepResult(plan.epoch, plan.step, plan.slot, tokens)
 
 
-def simulate(slots: int, stages: int, requests: Sequence[tuple[int, int, int]], **limits: int) -> PipelineSimulator:
+def simulate(
+    slots: int, stages: int, requests: Sequence[tuple[int, int, int]], num_blocks: int = 6000
+) -> PipelineSimulator:
     """Run (arrival in µs, prompt tokens, output tokens) to the end."""
-    scheduler = make_scheduler(slots=slots, stages=stages, num_blocks=limits.pop("num_blocks", 6000), **limits)
+    scheduler = make_scheduler(slots=slots, stages=stages, num_blocks=num_blocks)
     simulator = PipelineSimulator(scheduler, answer, [STAGE] * stages, hop=HOP, head=HEAD)
     for number, (at, prompt, output) in enumerate(requests):
         simulator.arrive(at, make_request(f"r{number}", prompt, output))
@@ -89,7 +91,7 @@ def test_a_burst_settles_into_equal_slots_within_two_rounds(slots: int) -> None:
     simulator = simulate(slots, 2, [(0, 64, 128)] * 32)
     plans = [step.plan for step in simulator.steps]
     last_prefill = max(index for index, plan in enumerate(plans) if prefill_rows(plan))
-    settled = plans[last_prefill + 1 + 2 * slots : -3 * slots]
+    settled = plans[last_prefill + 1 + 2 * slots : 100 * slots]
     assert {decode_rows(plan) for plan in settled} <= {32 // slots, -(-32 // slots)}
     assert [plan.slot for plan in settled] == [(settled[0].slot + index) % slots for index in range(len(settled))]
 
@@ -130,20 +132,22 @@ def test_prefill_beside_decodes_is_spread_over_the_slots() -> None:
     simulator = simulate(2, 2, [(0, 16, 200)] * 16 + [(3_000_000, 600, 2)])
     parts = [prefill_rows(step.plan) for step in simulator.steps if step.planned_at >= 3_000_000]
     parts = [part for part in parts if part > 1]
+    whole = parts[:-1]
     assert sum(parts) == 600
     assert len(parts) >= 6
-    assert max(parts) <= 1.2 * min(parts)
+    assert max(whole) <= 1.2 * min(whole)
 
 
 def test_prefill_shrinks_as_kv_fills() -> None:
     requests = [(0, 16, 300)] * 16 + [(5_000_000, 600, 2)]
     roomy = simulate(2, 2, requests, num_blocks=6000)
-    tight = simulate(2, 2, requests, num_blocks=16 * 20 + 60)
+    tight = simulate(2, 2, requests, num_blocks=210)
 
-    def largest(simulator: PipelineSimulator) -> int:
-        return max(prefill_rows(step.plan) for step in simulator.steps if step.planned_at >= 5_000_000)
+    def first_parts(simulator: PipelineSimulator) -> list[int]:
+        parts = [prefill_rows(step.plan) for step in simulator.steps if step.planned_at >= 5_000_000]
+        return [part for part in parts if part][:4]
 
-    assert largest(tight) < largest(roomy)
+    assert max(first_parts(tight)) < min(first_parts(roomy))
 
 
 def test_one_sequence_decodes_as_fast_as_the_loop_allows() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stageline_engine.core.messages import StepReport
-from stageline_engine.scheduler.predictor import PRIOR, StepCost, StepShape, StepTimePredictor, choose_slots
+from stageline_engine.scheduler.predictor import PRIOR, StepCost, StepShape, StepTimePredictor
 
 TRUE = StepCost(base=0.03, decode_row=0.002, context_token=3e-7, prefill_token=0.0015, prefix_product=2e-7)
 
@@ -81,22 +81,3 @@ def test_one_hiccup_does_not_turn_the_fit() -> None:
     for shape in shapes(16):
         predictor.observe(shape, report(0, TRUE.seconds(shape)))
     assert predictor.slowest(StepShape(8, 800)) == pytest.approx(TRUE.seconds(StepShape(8, 800)), rel=0.1)
-
-
-@pytest.mark.parametrize(("latency", "slots"), [(0.0, 4), (0.6, 4), (2.4, 6)])
-def test_slots_follow_the_latency_of_the_loop(latency: float, slots: int) -> None:
-    """Four stages, a = 1, c = 0.02, 64 rows: four slots while the loop is short, six when it takes two steps."""
-    predictor = StepTimePredictor(4, [StepCost(1.0, 0.02, 0.0, 0.02, 0.0)] * 4)
-    assert choose_slots(predictor, 4, 64, latency) == slots
-
-
-def test_one_stage_wants_one_slot_and_few_rows_no_more_slots_than_rows() -> None:
-    assert choose_slots(StepTimePredictor(1), 1, 64, 0.0) == 1
-    assert choose_slots(StepTimePredictor(4), 4, 2, 0.0) == 2
-    assert choose_slots(StepTimePredictor(4), 4, 1, 0.0) == 1
-
-
-def test_a_slow_stage_needs_fewer_slots() -> None:
-    """Σ t = 5 t_max / 2: three slots fill the slowest stage, whatever the number of stages."""
-    costs = [StepCost(base, base / 10, 0.0, 0.0, 0.0) for base in (0.5, 1.0, 0.5, 0.5)]
-    assert choose_slots(StepTimePredictor(4, costs), 4, 64, 0.0) == 3

@@ -213,7 +213,7 @@ def test_every_request_ends_with_its_own_tokens(
     world.check_outputs()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 4),
     st.integers(1, 32),

@@ -13,12 +13,11 @@ import pytest
 from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
-from tokenizers import Tokenizer
-
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.gguf_header import BLOCKS, check_gguf
 from stageline_engine.sources.resolve import resolve
 from support.tiny_gguf import HEADS, KV_HEADS, LAYERS, TEMPLATE, write_tiny_gguf
+from tokenizers import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def _write_wheel(folder: Path, name: str, version: str, file: Path | None) -> No
         # An import would be noticed.
         f"{module}/__init__.py": b"raise SystemExit('imported')",
         # Its dependencies do not exist: they must not be asked for.
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such\n".encode(),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: none\n".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if file is not None:

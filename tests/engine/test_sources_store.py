@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from stageline_engine.sources import store
 
 MAKER = """

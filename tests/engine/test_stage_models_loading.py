@@ -148,13 +148,13 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(damage: Any, tmp_path
         load_stage_model(rank_settings(folder, stage=0, ranges=even_split(LAYERS, 3)), 0, SoloGroup())
 
 
-def test_a_file_that_lacks_what_the_index_promises_is_named(tmp_path: Path) -> None:
+def test_a_tensor_that_the_index_promises_and_no_file_has_is_named(tmp_path: Path) -> None:
     folder = copy_of("llama", tmp_path)
     file = sorted(folder.glob("*.safetensors"))[0]
     tensors = load_file(file)
     lost = sorted(tensors)[0]
     save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file)
-    with pytest.raises(ModelSourceError, match=f"{file.name}.*{lost}"):
+    with pytest.raises(ModelSourceError, match=lost):
         load_whole(folder)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,3 +83,12 @@ def test_special_tokens_are_left_out_or_shown(tokenizer: Tokenizer) -> None:
 def test_a_leading_space_is_kept_after_the_first_token(tokenizer: Tokenizer) -> None:
     token_ids = tokenizer.encode("one two three", add_special_tokens=False)
     assert [piece for piece in pieces(tokenizer, token_ids) if piece.startswith(" ")]
+
+
+def test_bytes_that_would_change_text_that_is_out_do_not(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(byte_fallback_tokenizer(tmp_path))
+    euro, letter = ([3 + byte for byte in "€".encode()], tokenizer.encode("x", add_special_tokens=False)[-1])
+    stray = 3 + 0xFF
+    assert tokenizer.decode([*euro, stray, letter]).startswith("\ufffd" * 4)
+    found = pieces(tokenizer, [*euro, stray, letter])
+    assert "".join(found).startswith("€\ufffd")

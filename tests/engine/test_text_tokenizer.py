@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from stageline_engine.core.errors import InvalidRequestError, ModelSourceError
 from stageline_engine.text.tokenizer import Tokenizer, eos_token_ids
@@ -50,14 +51,13 @@ def changed(folder: Path, target: Path, file: str, **changes: object) -> Path:
         {"add_bos_token": True, "add_eos_token": True},
         {"add_bos_token": False},
         {"additional_special_tokens": ["<|new|>"]},
+        {"added_tokens_decoder": {"900": {"content": "user", "special": False}, "901": {"content": "  "}}},
     ],
 )
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
 def test_ids_and_texts_are_those_of_transformers(
     kind: str, changes: dict[str, object], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    import transformers
-
     folder = changed(request.getfixturevalue(kind), tmp_path / "model", "tokenizer_config.json", **changes)
     reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer = Tokenizer(folder)
@@ -75,8 +75,6 @@ def test_ids_and_texts_are_those_of_transformers(
 def test_prompts_are_those_of_transformers(
     byte_level: Path, tmp_path: Path, add_generation_prompt: bool, continue_final_message: bool, trims: bool
 ) -> None:
-    import transformers
-
     template = json.loads((byte_level / "tokenizer_config.json").read_text())["chat_template"]
     if not trims:
         template = template.replace(" | trim", "")

@@ -37,6 +37,8 @@ class _MirroredSequence:
         self.admission = admission
         self.token_ids = list(admission.token_ids)
         self.produced_by = [0] * len(self.token_ids)
+        self.prefixes: list[int] = []
+        """For each position a number that stands for exactly the tokens up to it."""
         self.table: list[int] = []
         self.next_position: int | None = None
 
@@ -130,11 +132,12 @@ class StageMirror:
         assert segment.length >= 1 and end <= len(mirrored.token_ids), "a row's token does not exist yet"
         assert end <= len(mirrored.table) * self.block_size, "a row has no block"
         mirrored.next_position = end
+        self._name_prefixes(mirrored)
         for position in range(segment.start, end):
             block = mirrored.table[position // self.block_size]
             holders = [seq for seq, other in self.sequences.items() if block in other.table]
             assert holders == [segment.seq], f"sequences {holders} hold block {block}, which is written"
-            self._kv[block, position % self.block_size] = self._prefix(mirrored.token_ids[: position + 1])
+            self._kv[block, position % self.block_size] = mirrored.prefixes[position]
         read = mirrored.produced_by[segment.start : end]
         assert max(read) < plan.step
         return max(read)
@@ -143,7 +146,7 @@ class StageMirror:
         mirrored = self.sequences[segment.seq]
         for position in range(segment.start + segment.length):
             place = mirrored.table[position // self.block_size], position % self.block_size
-            assert self._kv.get(place) == self._prefix(mirrored.token_ids[: position + 1]), (
+            assert self._kv.get(place) == mirrored.prefixes[position], (
                 f"sequence {segment.seq} reads a foreign or stale block at position {position}"
             )
 
@@ -169,9 +172,8 @@ class StageMirror:
                 tokens.append(SampledToken(segment.seq, token))
         return StepResult(plan.epoch, plan.step, plan.slot, tokens, prompt_logprobs)
 
-    def _prefix(self, token_ids: Sequence[int]) -> int:
-        """A number for exactly these tokens."""
-        number = 0
-        for token in token_ids:
+    def _name_prefixes(self, mirrored: _MirroredSequence) -> None:
+        number = mirrored.prefixes[-1] if mirrored.prefixes else 0
+        for token in mirrored.token_ids[len(mirrored.prefixes) :]:
             number = self._prefixes.setdefault((number, token), len(self._prefixes) + 1)
-        return number
+            mirrored.prefixes.append(number)

@@ -20,7 +20,6 @@ def make_scheduler(
     max_model_len: int = 2048,
     max_waiting: int = 1000,
     prefix_caching: bool = True,
-    predictor: StepTimePredictor | None = None,
 ) -> Scheduler:
     """A scheduler with room for everything unless told otherwise."""
     limits = SchedulerLimits(
@@ -31,7 +30,7 @@ def make_scheduler(
         max_waiting=max_waiting,
     )
     allocator = BlockAllocator(num_blocks, block_size, prefix_caching)
-    return Scheduler(limits, allocator, predictor or StepTimePredictor(stages), epoch=1, num_stages=stages)
+    return Scheduler(limits, allocator, StepTimePredictor(stages), epoch=1, num_stages=stages)
 
 
 def make_request(

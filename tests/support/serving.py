@@ -109,3 +109,5 @@ def end(served: Served) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
     served._reader.join(5)
+    assert served.process.stdout is not None
+    served.process.stdout.close()

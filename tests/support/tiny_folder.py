@@ -1,4 +1,4 @@
-"""A canonical model folder with random weights, written with numpy: files that are right, for tests that look at files."""
+"""A canonical model folder with random weights, written with numpy, for tests that look at files."""
 
 from __future__ import annotations
 

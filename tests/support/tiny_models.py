@@ -90,27 +90,6 @@ FAMILIES: dict[str, TinyFamily] = {
         embedding_gain=1.0,
     ),
     "phi3": TinyFamily("Phi3Config", _gqa(48, 6, 2, None, 43, sliding_window=9), (1, 2, 3, 4, 5, 6)),
-    "phi3-longrope": TinyFamily(
-        "Phi3Config",
-        _gqa(
-            48,
-            6,
-            3,
-            None,
-            40,
-            max_position_embeddings=96,
-            original_max_position_embeddings=16,
-            rope_parameters={
-                "rope_type": "longrope",
-                "rope_theta": 10000.0,
-                "factor": 6.0,
-                "short_factor": [1.0, 1.1, 1.2, 1.3],
-                "long_factor": [1.5, 2.0, 3.0, 4.0],
-                "original_max_position_embeddings": 16,
-            },
-        ),
-        (1, 2, 3, 4, 5, 6),
-    ),
     "olmo2": TinyFamily("Olmo2Config", _gqa(36, 6, 3, None, 55), (1, 2, 3, 4, 5, 6)),
     "granite": TinyFamily(
         "GraniteConfig",
@@ -159,10 +138,36 @@ FAMILIES: dict[str, TinyFamily] = {
     ),
 }
 
+VARIANTS: dict[str, TinyFamily] = {
+    "phi3-longrope": TinyFamily(
+        "Phi3Config",
+        _gqa(
+            48,
+            6,
+            3,
+            None,
+            40,
+            max_position_embeddings=96,
+            original_max_position_embeddings=16,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "factor": 6.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [1.5, 2.0, 3.0, 4.0],
+                "original_max_position_embeddings": 16,
+            },
+        ),
+        (1, 2, 3, 4, 5, 6),
+    ),
+}
+"""Models that equal transformers under conditions of their own only. longrope: where all texts are longer than its
+original length of 16, or no sequence may be, since its factors are chosen by the longest sequence that may come."""
+
 
 def make_tiny_model(family: str, folder: Path) -> None:
-    """Write a canonical folder of ``family``, always the same: config, safetensors, tokenizer.json, chat template."""
-    spec = FAMILIES[family]
+    """Write a canonical folder of a family or variant, always the same: config, safetensors, tokenizer.json, chat template."""
+    spec = FAMILIES.get(family) or VARIANTS[family]
     config = getattr(transformers, spec.config)(
         **{"max_position_embeddings": 256}
         | spec.settings

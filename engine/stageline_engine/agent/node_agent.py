@@ -110,6 +110,7 @@ class NodeAgent:
         log = RankLog(f"stage {boot.stage} rank {boot.rank}")
         previous = self._ranks.pop((boot.stage, boot.rank), None)
         if previous is not None:
+            assert previous.has_ended, "two processes in one place"
             self._forget_log(previous)
         self._ranks[boot.stage, boot.rank] = _Rank(boot, log)
         self._epoll.register(log, select.EPOLLIN)
@@ -265,4 +266,6 @@ def _environment(inherited: Mapping[str, str], threads: int) -> dict[str, str]:
         # Our own address for gloo, should any part of it look for one by itself.
         "GLOO_SOCKET_IFNAME": "lo",
         "TOKENIZERS_PARALLELISM": "false",
+        # A rank's last words must not be lost in a buffer.
+        "PYTHONUNBUFFERED": "1",
     }

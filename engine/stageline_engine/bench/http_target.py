@@ -43,6 +43,10 @@ class _Chunk(msgspec.Struct):
     usage: _Usage | None = None
     error: _Error | None = None
 
+    @property
+    def num_texts(self) -> int:
+        return sum(bool(choice.text) for choice in self.choices)
+
 
 class _Model(msgspec.Struct):
     id: str
@@ -70,7 +74,8 @@ class HttpTarget:
         self._client = httpx.AsyncClient(
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(),
+            # A connection of its own for each request, so that none has an advantage over another.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
 
     async def __aenter__(self) -> HttpTarget:
@@ -96,8 +101,8 @@ class HttpTarget:
     async def generate(self, request: SyntheticRequest) -> AsyncGenerator[Arrival, None]:
         """See :class:`stageline_engine.bench.target.Target`.
 
-        Servers that count in every chunk are believed; for others a chunk is one token, and the final usage says how
-        many came without a chunk of their own.
+        Servers that count in every chunk are believed; for others a text is one token, and the final usage says how
+        many came without a text of their own.
         """
         body = {
             "model": self.model,
@@ -119,8 +124,8 @@ class HttpTarget:
                     if data == "[DONE]":
                         return
                     chunk = self._chunk(data)
-                    num_now = num_seen + len(chunk.choices) if chunk.usage is None else chunk.usage.completion_tokens
-                    yield Arrival(num_now - num_seen, _num_cached(chunk.usage))
+                    num_now = num_seen + chunk.num_texts if chunk.usage is None else chunk.usage.completion_tokens
+                    yield Arrival(max(0, num_now - num_seen), _num_cached(chunk.usage))
                     num_seen = num_now
         except httpx.HTTPError as error:
             raise self._broken(error) from error

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from stageline_engine.bench.figures import RequestRecord, figures
 from stageline_engine.bench.http_target import HttpTarget
 from stageline_engine.bench.report import EngineFacts, Round, Session, Turn
-from stageline_engine.bench.resources import MemoryWatch, engine_pids, settled, stage_times
+from stageline_engine.bench.resources import MemoryWatch, StageTime, engine_pids, settled, stage_times
 from stageline_engine.bench.target import EngineTarget, send_all
 from stageline_engine.bench.workloads import WARM_UP, Workload
 from stageline_engine.client.async_engine import AsyncEngine
@@ -132,19 +132,20 @@ async def _run(engine: AsyncEngine, workload: Workload, number: int, prompt_seed
     makespan = figures(records).makespan
     return _round(
         records,
-        preemptions=after.stats.preemptions - before.stats.preemptions,
-        stages=stage_times(before.stats.stages, after.stats.stages, sent - before.last_token_at, makespan),
+        after.stats.preemptions - before.stats.preemptions,
+        stage_times(before.stats.stages, after.stats.stages, sent - before.last_token_at, makespan),
     )
 
 
-def _round(records: list[RequestRecord], **more: object) -> Round:
+def _round(records: Sequence[RequestRecord], preemptions: int | None = None, stages: Sequence[StageTime] = ()) -> Round:
     return Round(
         figures=figures(records),
         requests=len(records),
         prompt_tokens=sum(record.prompt_tokens for record in records),
         output_tokens=sum(record.output_tokens for record in records),
         cached_tokens=sum(record.cached_tokens for record in records),
-        **more,
+        preemptions=preemptions,
+        stages=list(stages),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -22,37 +21,46 @@ def print_report(report: Report) -> None:
     console = Console(file=sys.stdout, highlight=False)
     if console.width < WIDTH:
         console = Console(file=sys.stdout, highlight=False, width=WIDTH)
+    for name, result in report.configurations["A"].workloads.items():
+        console.print(f"{name}: {result.summary}")
     for label, configuration in report.configurations.items():
-        console.print(_heading(report, label, configuration))
+        console.print("\n" + _heading(report, label, configuration))
         console.print(_speed(configuration))
         if configuration.engine is not None:
+            console.print("Where stages spend the makespan, %")
             console.print(_stages(configuration))
+            console.print("Resident memory, peak over the run")
             console.print(_memory(configuration))
         for note in _notes(configuration):
             console.print(note)
     if report.ratios:
+        console.print(f"A ÷ B, median (least … most) of {report.rounds} rounds; above 1: more throughput, longer times")
         console.print(_ratios(report))
 
 
 def _heading(report: Report, label: str, configuration: Configuration) -> str:
-    title = f"{report.model}" if report.url is None else f"{report.model} at {report.url}"
+    title = report.model if report.url is None else f"{report.model} at {report.url}"
     if report.ratios:
-        title = f"{label}: {title} {configuration.flags}"
-    rounds = f"{report.rounds} round{'s' if report.rounds > 1 else ''}" + (", medians" if report.rounds > 1 else "")
+        title = f"{label}: {title} {configuration.flags}".rstrip()
+    rounds = _count(report.rounds, "round") + (", medians" if report.rounds > 1 else "")
     facts = configuration.engine
     if facts is None:
         return f"{title} ({rounds})"
     split = "+".join(map(str, facts.layer_split))
     ranks = ",".join(map(str, facts.tp))
     return (
-        f"{title}\n{facts.stages} stages, layers {split}, TP {ranks}, {facts.threads} threads per rank, {facts.dtype}, "
-        f"{facts.slots} slots ({rounds})"
+        f"{title}\n{_count(facts.stages, 'stage')}, layers {split}, TP {ranks}, "
+        f"{_count(facts.threads, 'thread')} per rank, {facts.dtype}, M = {_count(facts.slots, 'slot')} ({rounds})"
     )
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def _speed(configuration: Configuration) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Speed", title_justify="left")
-    table.add_column("workload", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("workload")
     for heading in ("output\ntok/s", "total\ntok/s", "makespan\ns"):
         table.add_column(heading, justify="right")
     table.add_column("first token, s\np50 / p95 / p99", justify="right", no_wrap=True)
@@ -62,7 +70,7 @@ def _speed(configuration: Configuration) -> Table:
         one = result.median
         preemptions = [round_.preemptions for round_ in result.rounds if round_.preemptions is not None]
         table.add_row(
-            f"{name} {result.summary}",
+            name,
             f"{one.throughput:.1f}",
             f"{one.total_throughput:.1f}",
             f"{one.makespan:.2f}",
@@ -74,7 +82,7 @@ def _speed(configuration: Configuration) -> Table:
 
 
 def _stages(configuration: Configuration) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Where stages spend the makespan, %", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("workload")
     table.add_column("stage", justify="right")
     table.add_column("steps", justify="right")
@@ -93,7 +101,7 @@ def _stages(configuration: Configuration) -> Table:
 
 
 def _memory(configuration: Configuration) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Resident memory, peak over the run", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("process")
     table.add_column("MiB", justify="right")
     for name, peak in configuration.memory.items():
@@ -110,13 +118,9 @@ def _notes(configuration: Configuration) -> list[str]:
 
 
 def _ratios(report: Report) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"A ÷ B, median (least … most) of {report.rounds} rounds; tok/s: above 1 A is better, times: below 1",
-        title_justify="left",
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("workload")
-    columns: Sequence[tuple[str, str]] = (
+    columns = (
         ("output tok/s", "throughput"),
         ("first token p50", "ttft_p50"),
         ("between tokens p50", "itl_p50"),

@@ -1,7 +1,7 @@
 """The fixed synthetic workloads: first step of a benchmark. Pure; no engine, no clock.
 
-Lengths are the same on every run and machine. Prompts are token ids drawn from (seed, workload, round): no two requests
-of a workload begin with the same token, so none finds another's prefix, and a later round finds nothing of an earlier one.
+Lengths are the same on every run and machine. Prompts are token ids drawn from (seed, workload, round). No two requests
+of a workload begin with the same token, so none finds another's prefix, and a round finds nothing of an earlier one.
 """
 
 from __future__ import annotations

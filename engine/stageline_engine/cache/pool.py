@@ -11,7 +11,6 @@ positions. "2N" is the keys of all heads, then the values of all heads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,6 +59,8 @@ class KVPool:
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.dtype = dtype
+        self.device = device
         self.kv_layers = {layer.layer_idx: layer for layer in kv_layers}
         self._blocks = {
             layer.layer_idx: torch.zeros(
@@ -74,27 +75,39 @@ class KVPool:
             for layer in kv_layers
         }
 
+        self._gathered = torch.empty(0, dtype=dtype, device=device)
+
     def window_of(self, layer_idx: int) -> int | None:
         """Sliding window of a layer."""
         return self.kv_layers[layer_idx].sliding_window
 
-    def windows(self) -> set[int | None]:
-        """The different sliding windows of this rank's layers."""
-        return {layer.sliding_window for layer in self.kv_layers.values()}
+    @property
+    def layer_block_bytes(self) -> int:
+        """Bytes of one block of the largest layer."""
+        return max(blocks[:, 0].nbytes for blocks in self._blocks.values())
 
     def write(self, layer_idx: int, keys_NTD: torch.Tensor, values_NTD: torch.Tensor, slots_T: torch.Tensor) -> None:
         """Store rows; slot = block id · block size + offset. int64 slots, all different but for scratch ones."""
         self._slots[layer_idx].index_copy_(1, slots_T, torch.cat((keys_NTD, values_NTD)))
 
     def gather(self, layer_idx: int, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copy blocks out: for ids of shape [..., C] the keys and the values, each [N, ..., C · block size, D]."""
+        """Copy blocks out: for int64 ids of shape [..., C] the keys and the values, each [N, ..., C · P, D].
+
+        They are valid until the next call: its copy goes to the same memory, because fresh pages for some megabytes
+        cost more than the copy.
+        """
         heads, dim = self.kv_layers[layer_idx].kv_heads, self.kv_layers[layer_idx].head_dim
-        flat = self._blocks[layer_idx].index_select(1, blocks.reshape(-1))
+        pool_2NBP = self._blocks[layer_idx]
+        elements = pool_2NBP.shape[0] * blocks.numel() * pool_2NBP.shape[2]
+        if self._gathered.numel() < elements:
+            self._gathered = pool_2NBP.new_empty(elements)
+        copy = self._gathered[:elements].view(pool_2NBP.shape[0], blocks.numel(), pool_2NBP.shape[2])
+        torch.index_select(pool_2NBP, 1, blocks.reshape(-1), out=copy)
         *rows, count = blocks.shape
-        both = flat.view(2, heads, *rows, count * self.block_size, dim)
+        both = copy.view(2, heads, *rows, count * self.block_size, dim)
         return both[0], both[1]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all blocks."""
-        return sum(math.prod(blocks.shape) * blocks.element_size() for blocks in self._blocks.values())
+        return sum(blocks.nbytes for blocks in self._blocks.values())

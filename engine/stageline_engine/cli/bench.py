@@ -46,6 +46,7 @@ class BenchOptions:
         Parameter(
             group=BENCH,
             allow_leading_hyphen=True,
+            negative="",
             help="Two sets of engine flags, A and B, each in quotes; they are added to the flags that both share, and "
             "run in turn: A B A B …",
         ),
@@ -65,17 +66,21 @@ class BenchOptions:
     ] = None
 
 
+ENGINE_DEFAULTS = EngineOptions()
+BENCH_DEFAULTS = BenchOptions()
+
+
 def bench_command(
     model_or_url: Annotated[
         str,
         Parameter(
-            help="Local directory, GGUF file, hf://org/name[@revision] or pip://package, to run here; or the http:// or "
-            "https:// address of an OpenAI-compatible server."
+            help="To run here: local directory, GGUF file, hf://org/name[@revision], or pip://package. Or the address "
+            "of an OpenAI-compatible server: http://…, https://…"
         ),
     ],
     *,
-    engine: Annotated[EngineOptions, Parameter(name="*")] = EngineOptions(),
-    bench: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
+    engine: Annotated[EngineOptions, Parameter(name="*")] = ENGINE_DEFAULTS,
+    bench: Annotated[BenchOptions, Parameter(name="*")] = BENCH_DEFAULTS,
 ) -> int:
     """Measure throughput, latencies, memory and where stages spend their time, with fixed synthetic workloads.
 
@@ -196,16 +201,10 @@ def layered(base: EngineOptions, flags: str) -> EngineOptions:
         frozen=True,
         kw_only=True,
     )
-    found: list[EngineOptions] = []
-
-    def take(*, engine: EngineOptions) -> None:
-        found.append(engine)
-
-    take.__annotations__["engine"] = Annotated[layer, Parameter(name="*")]
     app = cyclopts.App(name="--compare", help_flags=[], version_flags=[], result_action="return_value")
-    app.default(take)
+    app.default(layer)
     try:
-        app(shlex.split(flags), exit_on_error=False, print_error=False)
+        found = app(shlex.split(flags), exit_on_error=False, print_error=False)
     except (cyclopts.CycloptsError, ValueError) as error:
         raise ConfigurationError("--compare", flags, f"write flags of the engine as above: {error}") from error
-    return EngineOptions(**{field.name: getattr(found[0], field.name) for field in dataclasses.fields(EngineOptions)})
+    return EngineOptions(**{field.name: getattr(found, field.name) for field in dataclasses.fields(EngineOptions)})

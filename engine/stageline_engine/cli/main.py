@@ -24,9 +24,12 @@ app.command(bench_command, name="bench")
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and an exit code, never a traceback."""
+    """Entry point: errors become one line and an exit code, never a traceback."""
     try:
-        sys.exit(app())
+        sys.exit(app(exit_on_error=False, print_error=False))
+    except cyclopts.CycloptsError as error:
+        print(f"stageline: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     except StagelineError as error:
         sys.exit(fail(error))
     except KeyboardInterrupt:

@@ -29,6 +29,7 @@ from stageline_engine.sources.resolve import resolve
 
 def plan_command(
     model: flags.ModelName,
+    /,
     *,
     gpus: Annotated[
         str | None,

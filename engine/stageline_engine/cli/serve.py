@@ -9,8 +9,10 @@ import socket
 from typing import Annotated
 
 import msgspec
+import uvloop
 from cyclopts import Parameter
 
+from stageline_engine.cli import flags
 from stageline_engine.cli.console import Progress
 from stageline_engine.cli.options import EngineOptions, ServerOptions, engine_config, server_settings
 from stageline_engine.client.async_engine import AsyncEngine
@@ -26,25 +28,20 @@ INTERRUPTED = 130
 
 
 def serve_command(
-    model: str,
+    model: flags.ModelName,
+    /,
     *,
     engine: Annotated[EngineOptions, Parameter(name="*")] = EngineOptions(),
     server: Annotated[ServerOptions, Parameter(name="*")] = ServerOptions(),
 ) -> int:
-    """Serve a model with the OpenAI API.
-
-    Parameters
-    ----------
-    model
-        Local directory, GGUF file, hf://org/name[@revision], or pip://package.
-    """
+    """Serve a model with the OpenAI API."""
     config = engine_config(model, engine)
     settings = server_settings(server)
     progress = Progress()
     with contextlib.closing(listen(server.host, server.port)) as listener:
         launch = prepare(config, progress)
         settings = msgspec.structs.replace(settings, served_model_name=launch.served_model_name)
-        return asyncio.run(_serve(launch, settings, listener, server, progress))
+        return uvloop.run(_serve(launch, settings, listener, server, progress))
 
 
 async def _serve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 import tempfile
@@ -230,9 +229,12 @@ class AsyncEngine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _send(self, command: CoreCommand) -> None:
-        # The high-water mark is off, so a send to a running core never waits; it is sent in call order.
-        with contextlib.suppress(zmq.ZMQError):
+        # The high-water mark is off, so a send to a running core never waits. To one that is gone it fails, and that
+        # the process has ended is told by _watch.
+        sent: asyncio.Future[object] = asyncio.ensure_future(
             self._socket.send(self._encoder.encode(command), zmq.NOBLOCK)
+        )
+        sent.add_done_callback(_forget)
 
     async def _receive(self, progress: Callable[[str], None]) -> None:
         while True:
@@ -281,3 +283,9 @@ class AsyncEngine:
     def _end_streams(self, message: str) -> None:
         for queue in self._streams.values():
             queue.put_nowait(EngineFailedError(message))
+
+
+def _forget(sent: asyncio.Future[object]) -> None:
+    """Take the error of a send, so that asyncio does not report it as lost."""
+    if not sent.cancelled():
+        sent.exception()

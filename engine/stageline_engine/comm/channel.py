@@ -19,10 +19,6 @@ from stageline_engine.comm.curve import KeyedContext
 _log = logging.getLogger(__name__)
 
 
-class PeerGoneError(Exception):
-    """The rank is not connected any more, or takes no messages."""
-
-
 class HeadChannel:
     """The engine core's end. Ranks are named by :attr:`RankBoot.identity`; others are not listened to."""
 
@@ -40,25 +36,14 @@ class HeadChannel:
         """Drop what this rank may still say."""
         self._members.discard(identity)
 
-    def send(self, identity: bytes, message: msgspec.Struct) -> None:
-        """Never blocks.
+    def send(self, identities: Iterable[bytes], message: msgspec.Struct) -> list[bytes]:
+        """Encode once, send to each; never blocks. Returns those that are not there, or take nothing any more.
 
         Raises:
-            PeerGoneError: the rank is not there, or has not taken thousands of messages.
             BadMessageError: the message is too long.
         """
-        self._send(identity, encode(message))
-
-    def send_all(self, identities: Iterable[bytes], message: msgspec.Struct) -> list[bytes]:
-        """Encode once, send to each; never blocks. Returns the ranks that are gone."""
         payload = encode(message)
-        gone = []
-        for identity in identities:
-            try:
-                self._send(identity, payload)
-            except PeerGoneError:
-                gone.append(identity)
-        return gone
+        return [identity for identity in identities if not self._send(identity, payload)]
 
     def receive(self) -> Iterator[tuple[bytes, RankReply]]:
         """Everything that has arrived, with the rank that sent it, without waiting."""
@@ -77,13 +62,16 @@ class HeadChannel:
                 continue
             yield identity, reply
 
-    def _send(self, identity: bytes, payload: bytes) -> None:
+    def _send(self, identity: bytes, payload: bytes) -> bool:
         try:
             self.socket.send_multipart((identity, payload), zmq.NOBLOCK)
-        except (zmq.Again, zmq.ZMQError) as error:
-            if not isinstance(error, zmq.Again) and error.errno != zmq.EHOSTUNREACH:
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
                 raise
-            raise PeerGoneError(identity.decode()) from error
+            return False
+        return True
 
 
 class RankChannel:

@@ -5,6 +5,8 @@ Gloo, as tried: a peer that is killed makes an operation raise at once, one that
 times out closes the pair for good. So a receive is posted only once its plan is known, the waiting is done in a thread
 for each link, and at an epoch change thread, group and buffers are abandoned, never used again.
 
+Tensors of a GPU go through host memory. An NCCL link would be two more classes here; gloo is what has been run.
+
 T rows of a micro-batch, H hidden size.
 """
 
@@ -35,7 +37,10 @@ class SendLink(Protocol):
         """Whether MAX_UNSENT tensors wait; send nothing then. Raises LinkFailedError when the peer is gone."""
 
     def send(self, hidden_TH: torch.Tensor) -> None:
-        """Begin to send, without waiting. The tensor must not be changed afterwards."""
+        """Begin to send, without waiting. The tensor must not be changed afterwards.
+
+        Raises LinkFailedError when the peer is gone.
+        """
 
     def close(self) -> None:
         """Abandon the link; what was not taken is lost."""
@@ -45,7 +50,10 @@ class RecvLink(Protocol):
     """The receiver's end of a link."""
 
     def expect(self, num_rows: int) -> None:
-        """The next tensor will have so many rows; call it in the order in which they are sent."""
+        """The next tensor will have so many rows; call it in the order in which they are sent. Does not wait.
+
+        Raises LinkFailedError when the peer is gone.
+        """
 
     def take(self) -> torch.Tensor | None:
         """The next tensor, in order, or None when it has not arrived. Raises LinkFailedError when the peer is gone."""
@@ -55,24 +63,36 @@ class RecvLink(Protocol):
 
 
 class _Waiter:
-    """A thread that ends operations in their order, and notes their outcome."""
+    """A thread that waits for the operations of one pair group in their order, and notes their outcome.
 
-    def __init__(self, name: str, notify: Callable[[], None]) -> None:
+    It holds the group and the tensors as long as it waits, so that an abandoned link stays whole behind its back.
+    """
+
+    def __init__(self, name: str, pair: Group, notify: Callable[[], None]) -> None:
+        self._pair = pair
         self._notify = notify
-        self._begun: SimpleQueue[tuple[Callable[[], Operation], torch.Tensor] | None] = SimpleQueue()
+        self._begun: SimpleQueue[tuple[Operation, torch.Tensor] | None] = SimpleQueue()
         self.ended: deque[torch.Tensor] = deque()
-        self.error: LinkFailedError | None = None
+        self._error: LinkFailedError | None = None
         self._name = name
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def add(self, begin: Callable[[], Operation], tensor: torch.Tensor) -> None:
-        """Wait for ``begin()``; ``tensor`` stays alive until then."""
-        self._begun.put((begin, tensor))
+    def begin(self, operation: Callable[[], Operation], tensor: torch.Tensor) -> None:
+        """Begin an operation here and now, and have its end waited for.
+
+        Raises:
+            LinkFailedError: the peer is gone.
+        """
+        self.check()
+        try:
+            self._begun.put((operation(), tensor))
+        except RuntimeError as error:
+            raise LinkFailedError(f"{self._name}: {error}") from error
 
     def check(self) -> None:
         """Raise what went wrong, if anything."""
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """End the thread once it has nothing to wait for; it may never have."""
@@ -80,11 +100,11 @@ class _Waiter:
 
     def _run(self) -> None:
         while (item := self._begun.get()) is not None:
-            begin, tensor = item
+            operation, tensor = item
             try:
-                begin().wait()
+                operation.wait()
             except RuntimeError as error:
-                self.error = LinkFailedError(f"{self._name}: {error}")
+                self._error = LinkFailedError(f"{self._name}: {error}")
                 self._notify()
                 return
             self.ended.append(tensor)
@@ -96,32 +116,27 @@ class GlooSendLink:
 
     def __init__(self, name: str, pair: Group, notify: Callable[[], None]) -> None:
         self._pair = pair
-        self._waiter = _Waiter(name, notify)
-        self._name = name
-        self._num_sent = 0
+        self._waiter = _Waiter(name, pair, notify)
+        self._num_unsent = 0
 
     @property
     def is_full(self) -> bool:
         """See :class:`SendLink`."""
         self._waiter.check()
-        return self._num_sent - len(self._waiter.ended) >= MAX_UNSENT
+        while self._waiter.ended:
+            self._waiter.ended.popleft()
+            self._num_unsent -= 1
+        return self._num_unsent >= MAX_UNSENT
 
     def send(self, hidden_TH: torch.Tensor) -> None:
-        """See :class:`SendLink`."""
-        self._waiter.check()
+        """See :class:`SendLink`.
+
+        The bytes leave within this call when the receiver has posted its receive, which is the rule: no other thread
+        has to be woken first.
+        """
         on_host_TH = hidden_TH.detach().cpu().contiguous()
-        ended = self._waiter.ended
-        while ended:
-            ended.popleft()
-            self._num_sent -= 1
-        # Begun here, not in the thread: when the receiver has posted its receive, which is the rule, the bytes leave
-        # within this call and no other thread has to be woken first.
-        try:
-            work = self._pair.send([on_host_TH], _RECEIVER, _TAG)
-        except RuntimeError as error:
-            raise LinkFailedError(f"{self._name}: {error}") from error
-        self._num_sent += 1
-        self._waiter.add(lambda: work, on_host_TH)
+        self._waiter.begin(lambda: self._pair.send([on_host_TH], _RECEIVER, _TAG), on_host_TH)
+        self._num_unsent += 1
 
     def close(self) -> None:
         """See :class:`SendLink`."""
@@ -141,13 +156,13 @@ class GlooRecvLink:
         device: torch.device,
     ) -> None:
         self._pair = pair
-        self._waiter = _Waiter(name, notify)
+        self._waiter = _Waiter(name, pair, notify)
         self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
 
     def expect(self, num_rows: int) -> None:
         """See :class:`RecvLink`."""
         buffer_TH = torch.empty(num_rows, self._hidden_size, dtype=self._dtype)
-        self._waiter.add(lambda: self._pair.recv([buffer_TH], _SENDER, _TAG), buffer_TH)
+        self._waiter.begin(lambda: self._pair.recv([buffer_TH], _SENDER, _TAG), buffer_TH)
 
     def take(self) -> torch.Tensor | None:
         """See :class:`RecvLink`."""

@@ -77,15 +77,18 @@ class GlooEnd:
             raise LinkFailedError(f"{self._name}: could not listen: {self._error or error}") from error
         return self._store.get(key)
 
-    def connect(self, values: Mapping[int, bytes]) -> Group:
-        """Take the other members' values, and wait until all are connected.
+    def supply(self, values: Mapping[int, bytes]) -> None:
+        """Take the members' values; connecting begins. Does not wait."""
+        for number in range(self._size):
+            if number != self._number:
+                self._store.set(self._key(number), cast(str, values[number]))
+
+    def join(self) -> Group:
+        """Wait until all members are connected. A process supplies all its ends before it joins one.
 
         Raises:
             LinkFailedError: a member cannot be reached.
         """
-        for number in range(self._size):
-            if number != self._number:
-                self._store.set(self._key(number), cast(str, values[number]))
         self._thread.join()
         if self._group is None:
             raise LinkFailedError(f"{self._name}: could not connect: {self._error}")

@@ -30,14 +30,19 @@ class GlooGroup:
         self._end = GlooEnd(self._name, epoch, self.rank, self.size)
         return self._end.value()
 
-    def connect(self, values: Mapping[int, bytes]) -> None:
-        """Take what the other members returned from :meth:`open`, and wait until all are connected.
+    def supply(self, values: Mapping[int, bytes]) -> None:
+        """Take what the members returned from :meth:`open`. Does not wait."""
+        assert self._end is not None, "open() comes before supply()"
+        self._end.supply(values)
+
+    def join(self) -> None:
+        """Wait until all members are connected.
 
         Raises:
             LinkFailedError: a member cannot be reached.
         """
-        assert self._end is not None, "open() comes before connect()"
-        self._group = self._end.connect(values)
+        assert self._end is not None, "open() comes before join()"
+        self._group = self._end.join()
         self._end = None
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:

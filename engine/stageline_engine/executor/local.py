@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,13 +9,11 @@ import zmq
 
 from stageline_engine.comm.commands import Hello, RankId
 from stageline_engine.core.deployment import RankLoaded, RankSettings
-from stageline_engine.core.errors import StageFailedError, StaleEpochError
+from stageline_engine.core.errors import StageFailedError
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.rank_host import RankHost
 from stageline_engine.executor.rank_setup import RankSetup, all_members
-
-_log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
@@ -24,7 +21,6 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._host: RankHost | None = None
-        self._epoch = 0
         self._all: list[RankId] = []
         self._ends: list[RankId] = []
         """Ranks of the first and of the last stage."""
@@ -37,7 +33,6 @@ class LocalExecutor:
         epoch: int,
     ) -> Started:
         """See :class:`executor.base.Executor`."""
-        self._epoch = epoch
         self._all = all_members(settings)
         self._ends = [rank_id for rank_id in self._all if rank_id[0] in (0, len(settings) - 1)]
         try:
@@ -62,10 +57,7 @@ class LocalExecutor:
         events: list[ExecutorEvent] = []
         for _, reply in host.collect():
             if isinstance(reply, StepResult | StepReport):
-                if reply.epoch == self._epoch:
-                    events.append(reply)
-                else:
-                    _log.warning("%s", StaleEpochError(reply.epoch, self._epoch))
+                events.append(reply)
         failure = host.take_failure()
         if isinstance(failure, StageFailedError):
             events.append(failure)

@@ -16,10 +16,10 @@ import zmq
 
 from stageline_engine.agent.node_agent import NodeAgent, RankDied, read_architecture
 from stageline_engine.comm.channel import HeadChannel
-from stageline_engine.comm.commands import RankBoot, RankFailed, RankId, RankReply
+from stageline_engine.comm.commands import Hello, RankBoot, RankFailed, RankId, RankReply
 from stageline_engine.comm.curve import KeyedContext, new_keys
 from stageline_engine.core.deployment import RankSettings
-from stageline_engine.core.errors import ConfigurationError, StageFailedError
+from stageline_engine.core.errors import ConfigurationError, StageFailedError, StaleEpochError
 from stageline_engine.executor.rank_setup import Reply, all_members
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,14 @@ class RankHost:
         keys = new_keys()
         self._context = KeyedContext(keys)
         self._channel = HeadChannel(self._context)
-        self._boots = {
-            (stage, rank): RankBoot(
+        self._agent = NodeAgent(read_architecture(settings[0].model_folder), settings[0].threads)
+        self._boots: dict[RankId, RankBoot] = {}
+        self._ids: dict[bytes, RankId] = {}
+        self._epoch = 0
+        self._suspicion: tuple[float, StageFailedError] | None = None
+        self._failure: StageFailedError | ConfigurationError | None = None
+        for stage, rank in all_members(settings):
+            boot = RankBoot(
                 stage=stage,
                 rank=rank,
                 incarnation=1,
@@ -45,15 +51,17 @@ class RankHost:
                 keys=keys,
                 log_level=logging.getLogger().getEffectiveLevel(),
             )
-            for stage, rank in all_members(settings)
-        }
-        self._ids = {boot.identity: rank_id for rank_id, boot in self._boots.items()}
-        self._agent = NodeAgent(read_architecture(settings[0].model_folder), settings[0].threads)
-        self._suspicion: tuple[float, StageFailedError] | None = None
-        self._failure: StageFailedError | ConfigurationError | None = None
-        for boot in self._boots.values():
-            self._channel.expect(boot.identity)
-            self._agent.start(boot)
+            self._start(boot)
+
+    def replace(self, rank_id: RankId) -> None:
+        """Start a successor of a rank that has ended; its Hello comes when it is there."""
+        boot = self._boots[rank_id]
+        self._start(msgspec.structs.replace(boot, incarnation=boot.incarnation + 1))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Refuse from now on what ranks say of other epochs, their failures included."""
+        self._epoch = epoch
+        self._suspicion = None
 
     def sockets(self) -> list[zmq.Socket[bytes] | int]:
         """Readable when :meth:`collect` has something."""
@@ -65,11 +73,13 @@ class RankHost:
 
     def send_to(self, rank_ids: Iterable[RankId], command: msgspec.Struct) -> None:
         """To several ranks, encoded once; never blocks. A rank that is not there is noted as a failure."""
-        for identity in self._channel.send_all([self._boots[rank_id].identity for rank_id in rank_ids], command):
+        for identity in self._channel.send([self._boots[rank_id].identity for rank_id in rank_ids], command):
             self._suspect(self._ids[identity], "the process takes no messages")
 
-    def wait_all(self, kind: type[Reply], on_reply: Callable[[RankId, Reply], None]) -> None:
-        """Wait for one message of this kind from each rank; other kinds are dropped.
+    def wait_all(
+        self, kind: type[Reply], on_reply: Callable[[RankId, Reply], None], members: Iterable[RankId] = ()
+    ) -> None:
+        """Wait for one message of this kind from each rank, or from each of ``members``; other kinds are dropped.
 
         Raises:
             StageFailedError: a rank ended, or lost a neighbour.
@@ -78,7 +88,7 @@ class RankHost:
         poller = zmq.Poller()
         for socket in self.sockets():
             poller.register(socket, zmq.POLLIN)
-        missing = set(self._boots)
+        missing = set(members) or set(self._boots)
         while missing:
             poller.poll(100 if self._suspicion else None)
             for rank_id, reply in self.collect():
@@ -93,7 +103,9 @@ class RankHost:
         replies: list[tuple[RankId, RankReply]] = []
         for identity, reply in self._channel.receive():
             rank_id = self._ids[identity]
-            if isinstance(reply, RankFailed):
+            if not isinstance(reply, Hello) and reply.epoch != self._epoch:
+                _log.warning("stage %d rank %d: %s", *rank_id, StaleEpochError(reply.epoch, self._epoch))
+            elif isinstance(reply, RankFailed):
                 self._judge(rank_id, reply)
             else:
                 replies.append((rank_id, reply))
@@ -126,6 +138,13 @@ class RankHost:
         """End every process within 5 s. May be called twice."""
         self._agent.close()
         self._context.close()
+
+    def _start(self, boot: RankBoot) -> None:
+        rank_id = boot.stage, boot.rank
+        self._boots[rank_id] = boot
+        self._ids[boot.identity] = rank_id
+        self._channel.expect(boot.identity)
+        self._agent.start(boot)
 
     def _judge(self, rank_id: RankId, failed: RankFailed) -> None:
         error = failed.input_error()

@@ -35,6 +35,9 @@ Reply = TypeVar("Reply", bound=msgspec.Struct)
 class Ranks(Protocol):
     """Every rank of a pipeline, reachable."""
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Refuse from now on what ranks say of other epochs."""
+
     def send(self, rank_id: RankId, command: msgspec.Struct) -> None:
         """To one rank; never blocks."""
 
@@ -57,6 +60,7 @@ class RankSetup:
 
     def run(self, choose_blocks: Callable[[list[RankLoaded]], int]) -> tuple[list[RankLoaded], int]:
         """Hold the conversation; returns what the ranks loaded, in order, and the number of KV blocks."""
+        self._ranks.begin_epoch(self._epoch)
         loaded = self._load()
         num_blocks = choose_blocks(loaded)
         opened = self._open(num_blocks)

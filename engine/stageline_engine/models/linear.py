@@ -40,7 +40,7 @@ def pack_linears(module: nn.Module) -> int:
     The unpacked weights are freed, unless somebody else holds them (a tied embedding). Nothing changes on other
     devices, for other dtypes, or where torch was built without oneDNN.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
     replaced = 0
     for name, child in list(module.named_children()):

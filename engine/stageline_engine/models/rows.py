@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stageline_engine.models.buckets import split_by_length
+from stageline_engine.cache.pool import SCRATCH_BLOCK, KVPool
+from stageline_engine.models.buckets import GatherCosts, gather_costs, split_by_length
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,6 +44,25 @@ class PrefillGroup:
     """0 where a row looks, −inf elsewhere, in the model's dtype; None: causal among themselves."""
 
 
+@dataclass(frozen=True)
+class RowLayout:
+    """What all micro-batches of a rank have in common."""
+
+    block_size: int
+    """Positions of a KV block."""
+    costs: GatherCosts
+    """Of attending decode rows in groups."""
+    dtype: torch.dtype
+    """Of the masks; the model's."""
+    device: torch.device
+
+    @classmethod
+    def of(cls, pool: KVPool) -> RowLayout:
+        """The layout for a rank's KV cache."""
+        costs = gather_costs(pool.device.type, pool.layer_block_bytes)
+        return cls(pool.block_size, costs, pool.dtype, pool.device)
+
+
 class RowBatch:
     """One micro-batch of ``N`` segments.
 
@@ -51,21 +71,18 @@ class RowBatch:
         starts_N, lengths_N: positions ``[start, start + length)`` of each segment, int64; decode rows first.
         tables_NC: block table of each segment's sequence, int64, complete up to its last row.
         num_decode: how many segments are decode rows (length 1).
-        block_size: positions of a KV block.
-        dtype: of the masks; the model's.
     """
 
     def __init__(
         self,
+        layout: RowLayout,
         token_ids_T: IntArray | None,
         starts_N: IntArray,
         lengths_N: IntArray,
         tables_NC: IntArray,
         num_decode: int,
-        block_size: int,
-        dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
+        block_size, device = layout.block_size, layout.device
         segment_T = np.repeat(np.arange(len(starts_N)), lengths_N)
         first_row_N = np.cumsum(lengths_N) - lengths_N
         positions_T = starts_N[segment_T] + np.arange(len(segment_T)) - first_row_N[segment_T]
@@ -81,9 +98,7 @@ class RowBatch:
         """int64; zeros on a stage that does not embed."""
         self._starts_N, self._lengths_N, self._tables_NC = starts_N, lengths_N, tables_NC
         self._first_row_N = first_row_N
-        self._block_size = block_size
-        self._dtype = dtype
-        self._device = device
+        self._layout = layout
         self._decode_groups: dict[int | None, list[DecodeGroup]] = {}
         self._prefill_groups: dict[int | None, list[PrefillGroup]] = {}
 
@@ -103,12 +118,12 @@ class RowBatch:
     def _make_decode_groups(self, window: int | None) -> list[DecodeGroup]:
         positions_S = self._starts_N[: self.num_decode]
         oldest_S = np.zeros_like(positions_S) if window is None else np.maximum(positions_S - window + 1, 0)
-        first_S = oldest_S // self._block_size
-        counts_S = positions_S // self._block_size + 1 - first_S
-        split = split_by_length(counts_S)
+        first_S = oldest_S // self._layout.block_size
+        counts_S = positions_S // self._layout.block_size + 1 - first_S
+        split = split_by_length(counts_S, self._layout.costs)
         return [
             DecodeGroup(
-                rows=slice(0, self.num_decode) if len(split) == 1 else torch.from_numpy(chosen).to(self._device),
+                rows=slice(0, self.num_decode) if len(split) == 1 else torch.from_numpy(chosen).to(self._layout.device),
                 blocks_SC=self._blocks(chosen, first_S[chosen], counts_S[chosen]),
                 mask_S1L=self._decode_mask(positions_S[chosen], oldest_S[chosen], first_S[chosen], counts_S[chosen]),
             )
@@ -118,24 +133,26 @@ class RowBatch:
     def _blocks(self, chosen: IntArray, first_S: IntArray, counts_S: IntArray) -> torch.Tensor:
         columns_C = np.arange(int(counts_S.max()))
         at_SC = np.minimum(first_S[:, None] + columns_C, self._tables_NC.shape[1] - 1)
-        blocks_SC = np.where(columns_C < counts_S[:, None], self._tables_NC[chosen[:, None], at_SC], 0)
-        return torch.from_numpy(blocks_SC).to(self._device)
+        blocks_SC = np.where(columns_C < counts_S[:, None], self._tables_NC[chosen[:, None], at_SC], SCRATCH_BLOCK)
+        return torch.from_numpy(blocks_SC).to(self._layout.device)
 
     def _decode_mask(
         self, positions_S: IntArray, oldest_S: IntArray, first_S: IntArray, counts_S: IntArray
     ) -> torch.Tensor:
-        at_SL = first_S[:, None] * self._block_size + np.arange(int(counts_S.max()) * self._block_size)
+        at_SL = first_S[:, None] * self._layout.block_size + np.arange(int(counts_S.max()) * self._layout.block_size)
         return self._mask((at_SL <= positions_S[:, None]) & (at_SL >= oldest_S[:, None])).unsqueeze(1)
 
     def _make_prefill_group(self, segment: int, window: int | None) -> PrefillGroup:
-        size, start, length = self._block_size, int(self._starts_N[segment]), int(self._lengths_N[segment])
+        size, start, length = self._layout.block_size, int(self._starts_N[segment]), int(self._lengths_N[segment])
         first_row = int(self._first_row_N[segment])
         rows = slice(first_row, first_row + length)
         if start == 0 and (window is None or length <= window):
             return PrefillGroup(rows, None, None)
         oldest = 0 if window is None else max(start - window + 1, 0)
         first, last = oldest // size, -(-(start + length) // size)
-        blocks_C = torch.from_numpy(self._tables_NC[segment, first:last].copy()).to(self._device) if start else None
+        blocks_C = (
+            torch.from_numpy(self._tables_NC[segment, first:last].copy()).to(self._layout.device) if start else None
+        )
         positions_T1 = np.arange(start, start + length)[:, None]
         at_L = np.arange(first * size, last * size) if start else np.arange(length)
         looks_TL = at_L <= positions_T1
@@ -144,5 +161,5 @@ class RowBatch:
         return PrefillGroup(rows, blocks_C, self._mask(looks_TL))
 
     def _mask(self, looks: BoolArray) -> torch.Tensor:
-        mask = torch.zeros(looks.shape, dtype=self._dtype, device=self._device)
-        return mask.masked_fill_(torch.from_numpy(~looks).to(self._device), float("-inf"))
+        mask = torch.zeros(looks.shape, dtype=self._layout.dtype, device=self._layout.device)
+        return mask.masked_fill_(torch.from_numpy(~looks).to(self._layout.device), float("-inf"))

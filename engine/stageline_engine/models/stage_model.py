@@ -56,7 +56,8 @@ class StageModel:
         self._causal = skeleton.causal
         setattr(skeleton.causal, skeleton.base_prefix, _PassOn())
 
-    @torch.no_grad()
+    # Saves 1 ms of 30 layers' host time. The logits are made without it, since samplers change them in place.
+    @torch.inference_mode()
     def forward(self, rows: RowBatch, pool: KVPool, hidden_TH: torch.Tensor | None) -> torch.Tensor:
         """Run this stage's layers on one micro-batch; writes the rows' keys and values into ``pool``.
 

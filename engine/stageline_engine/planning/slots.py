@@ -91,7 +91,8 @@ def best_round(
     """The round with the number of micro-batches that gives the most tokens.
 
     M* = ⌈(Σ t + D) / max t⌉ micro-batches keep the slowest stage busy, for stage times t and exposed latency D. More
-    never help; fewer may, since each one reads the weights again. Among equals the most: they spread prompts better.
+    never help; fewer may, since each one reads the weights again. Among equals the one nearest to a micro-batch per
+    stage: with fewer nothing overlaps when rows turn out dearer than predicted, with more the fixed costs grow.
     """
     rounds = []
     for count in range(1, min(sequences, 4 * num_stages) + 1):
@@ -101,7 +102,8 @@ def best_round(
         if count <= max(1, math.ceil(loop / slowest - HIDDEN_SHARE)):
             rounds.append(candidate)
     best = max(candidate.tokens_per_second for candidate in rounds)
-    return [candidate for candidate in rounds if candidate.tokens_per_second >= EQUAL_SHARE * best][-1]
+    equals = [candidate for candidate in rounds if candidate.tokens_per_second >= EQUAL_SHARE * best]
+    return min(equals, key=lambda candidate: abs(candidate.micro_batches - num_stages))
 
 
 def best_round_of(

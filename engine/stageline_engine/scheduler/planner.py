@@ -12,6 +12,8 @@ already; a younger one would stall the pipeline until it is sampled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stageline_engine.core.messages import AdmitSequence, Segment
 from stageline_engine.core.sequence import Sequence
 from stageline_engine.scheduler.predictor import StepShape
@@ -48,6 +50,8 @@ class StepPlanner:
     """Chooses the slot whose turn it is, and its rows.
 
     Args:
+        state: the books; every row that is planned is booked there.
+        throttle: how many prefill tokens a micro-batch takes.
         budget: rows of a micro-batch.
     """
 
@@ -143,40 +147,44 @@ class StepPlanner:
     def _add_prefills(self, batch: MicroBatch) -> None:
         state = self._state
         room = self._budget - batch.decode_rows
-        allowance = self._allowance(batch.slot)
+        allowance, weight = self._allowance(batch.slot)
         for sequence in list(state.prefilling):
             if room < 1 or allowance < 1:
                 return
-            rows = self._add_chunk(batch, sequence, room, allowance)
+            rows, spent = self._add_chunk(batch, sequence, room, allowance, weight)
             room -= rows
-            allowance -= rows * self._throttle.weight(sequence.num_planned - rows)
+            allowance -= spent
         while room >= 1 and allowance >= 1:
             admitted = state.admit(batch.planned_digests)
             if admitted is None:
                 break
             batch.admissions.append(_admission(batch.epoch, admitted))
             batch.new_blocks.append((admitted.seq, list(admitted.blocks)))
-            rows = self._add_chunk(batch, admitted, room, allowance)
+            rows, spent = self._add_chunk(batch, admitted, room, allowance, weight)
             room -= rows
-            allowance -= rows * self._throttle.weight(admitted.num_planned - rows)
+            allowance -= spent
         if not state.prefilling and not state.can_admit():
             self._throttle.end_burst()
 
-    def _allowance(self, slot: int) -> float:
+    def _allowance(self, slot: int) -> tuple[float, Callable[[int], float]]:
+        """Prefill tokens for this micro-batch, and what a token behind so many positions counts."""
         state, slots = self._state, self._state.slots
         backlog = sum(sequence.num_tokens - sequence.num_planned for sequence in state.prefilling)
         places = state.max_num_seqs - len(state.running)
         backlog += sum(len(sequence.token_ids) for sequence in state.waiting[: max(places, 0)])
         if not slots.num_active:
-            return self._throttle.alone(backlog)
+            return self._throttle.alone(backlog), _flat
         free_share = state.allocator.num_free / max(state.allocator.capacity, 1)
-        return self._throttle.beside_decodes(backlog, free_share, slots.load(slot), slots.mean_load())
+        tokens = self._throttle.beside_decodes(backlog, free_share, slots.load(slot), slots.mean_load())
+        return tokens, self._throttle.weight
 
-    def _add_chunk(self, batch: MicroBatch, sequence: Sequence, room: int, allowance: float) -> int:
-        """Plan the next chunk of a prompt, as long as room and allowance permit; returns its rows."""
+    def _add_chunk(
+        self, batch: MicroBatch, sequence: Sequence, room: int, allowance: float, weight: Callable[[int], float]
+    ) -> tuple[int, float]:
+        """Plan the next chunk of a prompt, as long as room and allowance permit; returns rows and allowance used."""
         start = sequence.num_planned
         rest = len(sequence.token_ids) - start
-        rows = min(rest, room, max(1, int(allowance / self._throttle.weight(start))))
+        rows = min(rest, room, max(1, int(allowance / weight(start))))
         is_last = rows == rest
         samples = is_last and len(sequence.token_ids) < sequence.max_tokens
         batch.segments.append(Segment(sequence.seq, start, rows, samples))
@@ -189,7 +197,7 @@ class StepPlanner:
         batch.planned_digests.update(sequence.digests[sequence.num_registered : full])
         if is_last:
             self._end_prefill(batch, sequence, samples)
-        return rows
+        return rows, rows * weight(start)
 
     def _end_prefill(self, batch: MicroBatch, sequence: Sequence, samples: bool) -> None:
         self._state.prefilling.remove(sequence)
@@ -200,6 +208,11 @@ class StepPlanner:
         sequence.sample_step = batch.step
         if sequence.num_tokens < sequence.max_tokens:
             self._state.slots.join(sequence, batch.slot)
+
+
+def _flat(prefix: int) -> float:
+    """A token counts one wherever it stands."""
+    return 1.0
 
 
 def _admission(epoch: int, sequence: Sequence) -> AdmitSequence:

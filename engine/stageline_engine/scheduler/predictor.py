@@ -150,29 +150,3 @@ class StepTimePredictor:
 
     def _sum_up(self) -> None:
         self._total = StepCost(*(sum(terms) for terms in zip(*self.costs(), strict=True)))
-
-
-def choose_slots(
-    predictor: StepTimePredictor, num_stages: int, rows: int, exposed_latency: float, context: int = 256
-) -> int:
-    """Micro-batches in flight that give the highest predicted decode throughput.
-
-    A round gives each of ``rows`` sequences one token; with M slots it lasts as long as the slowest stage needs for M
-    micro-batches, or as one micro-batch needs for the whole loop, whichever is more. Every slot reads the weights
-    again, so that more slots than hide the loop cost throughput.
-
-    Args:
-        rows: sequences that decode together, over all slots.
-        exposed_latency: seconds per loop that no stage computes: hops, feedback, the head's work.
-        context: mean tokens of a sequence.
-    """
-    costs = predictor.costs()
-    assert len(costs) == num_stages, f"{len(costs)} fitted stages, {num_stages} asked for"
-
-    def round_seconds(slots: int) -> float:
-        rows_each = -(-rows // slots)
-        times = [cost.seconds(StepShape(rows_each, rows_each * context)) for cost in costs]
-        return max(slots * max(times), sum(times) + exposed_latency)
-
-    candidates = range(1, max(1, min(rows, 4 * num_stages)) + 1)
-    return min(candidates, key=lambda slots: (round_seconds(slots), slots))

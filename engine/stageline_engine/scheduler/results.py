@@ -41,7 +41,7 @@ def take_result(state: SchedulerState, record: StepRecord, result: StepResult) -
 
 
 def _take_token(state: SchedulerState, sequence: Sequence, sampled: SampledToken, step: int) -> SequenceOutput:
-    assert sequence.pending and sequence.pending[0] == step, f"sequence {sequence.seq} sampled nothing in step {step}"
+    assert sequence.pending[:1] == [step], f"sequence {sequence.seq} sampled nothing in step {step}"
     del sequence.pending[0]
     reason, stop_token = sequence.accept(sampled.token)
     if sequence.is_running:

@@ -53,7 +53,7 @@ class SlotTable:
         sequence.slot = None
 
     def rebalance(self, slot: int, returned: Iterable[Sequence]) -> None:
-        """Move sequences whose token just came back from ``slot`` to the lightest slot, while that narrows the spread."""
+        """Move sequences whose token came back from ``slot`` to the lightest slot, while that narrows the spread."""
         movable = [sequence for sequence in returned if sequence.slot == slot]
         cost = self._predictor.total
         least = MOVE_ABOVE * (cost.base + self.load(slot))
@@ -70,14 +70,6 @@ class SlotTable:
             moved = movable.pop(index)
             self.leave(moved)
             self._enter(moved, lightest)
-
-    def clear(self) -> None:
-        """Empty every slot."""
-        for members in self.members:
-            for sequence in members:
-                sequence.slot = None
-            members.clear()
-        self.contexts = [0] * self.count
 
     def _enter(self, sequence: Sequence, slot: int) -> None:
         sequence.slot = slot

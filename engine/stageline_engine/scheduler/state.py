@@ -158,7 +158,8 @@ class SchedulerState:
             assert self.slots.contexts[slot] == sum(sequence.num_planned for sequence in members), f"slot {slot}"
         placed = [sequence.seq for members in self.slots.members for sequence in members]
         placed += [sequence.seq for sequence in self.prefilling]
-        assert len(placed) == len(set(placed)) and set(placed) <= set(self.running), "a sequence is in two places"
+        assert len(placed) == len(set(placed)), "a sequence is in two places"
+        assert set(placed) <= set(self.running), "a sequence that does not run has a place"
 
     def _most_hits(self, sequence: Sequence) -> int:
         # At least one token is always computed: its row yields the next one.

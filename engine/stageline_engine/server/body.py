@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from stageline_engine.server import limits
+from stageline_engine.server.context import ServerContext
 from stageline_engine.server.door import ClientLeftError
 from stageline_engine.server.errors import ApiError
 
+Value = TypeVar("Value")
 
-async def read_json_body(request: Request, most: int) -> bytes:
-    """The body's bytes; ``most`` is the limit.
+
+async def read_request(context: ServerContext, request: Request, parse: Callable[[bytes], Value]) -> Value:
+    """The parsed body.
 
     Raises:
-        ApiError: 408, 413 or 415.
+        ApiError: 408, 413, 415, or what ``parse`` raises.
         ClientLeftError: the client left meanwhile.
     """
+    body = await _read(request, context.settings.max_body_bytes)
+    return await context.offload(len(body), lambda: parse(body), long=limits.LONG_BODY)
+
+
+async def _read(request: Request, most: int) -> bytes:
     # A web page can make a browser post text/plain or forms to any server, but not JSON without being allowed to.
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from fastapi import Request, Response
 
 from stageline_engine.server import replies
-from stageline_engine.server.body import read_json_body
+from stageline_engine.server.body import read_request
 from stageline_engine.server.chat_prompt import chat_prompt
 from stageline_engine.server.chat_request import ChatRequest
 from stageline_engine.server.context import ServerContext
@@ -24,7 +24,7 @@ from stageline_engine.server.usage import UsageCounter
 async def chat_completions(context: ServerContext, request: Request) -> Response:
     """Answer one request."""
     arrived = time.monotonic()
-    wanted = parse(ChatRequest, await read_json_body(request, context.settings.max_body_bytes))
+    wanted = await read_request(context, request, lambda body: parse(ChatRequest, body))
     context.check_model(wanted.model)
     wanted.check()
     sampling = wanted.to_sampling(context.tokenizer.vocab_size)

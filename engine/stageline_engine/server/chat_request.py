@@ -99,7 +99,7 @@ class Message(StrictModel):
 class TemplateFields(StrictModel):
     """How messages become a prompt; shared with /tokenize."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=limits.MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=limits.MAX_MESSAGES, fail_fast=True)]
     add_generation_prompt: bool | None = None
     """vLLM: end the prompt with the beginning of an answer; default true."""
     continue_final_message: bool | None = None

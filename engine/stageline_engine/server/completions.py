@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from stageline_engine.core.messages import TokenLogprobs
 from stageline_engine.server import replies
-from stageline_engine.server.body import read_json_body
+from stageline_engine.server.body import read_request
 from stageline_engine.server.completion_request import CompletionRequest
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.echo import Echo
@@ -26,7 +26,7 @@ from stageline_engine.text.output import ReportedToken
 async def completions(context: ServerContext, request: Request) -> Response:
     """Answer one request."""
     arrived = time.monotonic()
-    wanted = parse(CompletionRequest, await read_json_body(request, context.settings.max_body_bytes))
+    wanted = await read_request(context, request, lambda body: parse(CompletionRequest, body))
     context.check_model(wanted.model)
     wanted.check()
     sampling = wanted.to_sampling(context.tokenizer.vocab_size)

@@ -126,9 +126,9 @@ class ServerContext:
                 self.max_model_len,
             )
 
-    async def offload(self, size: int, work: Callable[[], Value]) -> Value:
-        """Run text work; in a thread when it is about ``limits.LONG_TEXT`` characters or more."""
-        if size < limits.LONG_TEXT:
+    async def offload(self, size: int, work: Callable[[], Value], *, long: int = limits.LONG_TEXT) -> Value:
+        """Run text work; in a thread when its size, in characters or bytes, is ``long`` or more."""
+        if size < long:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -33,20 +34,23 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_harmless(cls, fields: object) -> object:
-        if not isinstance(fields, dict) or not cls.unsupported:
+    def _known_fields(cls, fields: object) -> object:
+        """The fields without unsupported ones that ask for nothing; ends at the first that is not known."""
+        if not isinstance(fields, dict):
             return fields
         kept: dict[object, object] = {}
         for name, value in fields.items():
-            rule = cls.unsupported.get(name)
-            if rule is None:
+            if name in cls.model_fields:
                 kept[name] = value
+            elif (rule := cls.unsupported.get(name)) is None:
+                raise PydanticCustomError(UNKNOWN_FIELD, "this server knows no such field", {"field": name})
             elif not rule.is_harmless(value):
                 raise PydanticCustomError(UNSUPPORTED_FIELD, "{reason}", {"reason": rule.reason, "field": name})
         return kept
 
 
 UNSUPPORTED_FIELD = "unsupported_field"
+UNKNOWN_FIELD = "unknown_field"
 RequestModel = TypeVar("RequestModel", bound=StrictModel)
 
 
@@ -87,18 +91,18 @@ def validate(model: type[RequestModel], fields: Mapping[str, object]) -> Request
 
 def _refusal(error: ErrorDetails) -> ApiError:
     field = _path(error["loc"])
-    if error["type"] == UNSUPPORTED_FIELD:
-        field = _path([*error["loc"], error["ctx"]["field"]])
-        return ApiError(400, f"{field}: {error['msg']}", param=field, code="unsupported_field")
-    if error["type"] == "extra_forbidden":
-        return ApiError(400, f"{field}: this server knows no such field", param=field, code="unknown_field")
+    if error["type"] in (UNSUPPORTED_FIELD, UNKNOWN_FIELD):
+        field = _path([*error["loc"], error["ctx"]["field"]])[:200]
+        return ApiError(400, f"{field}: {error['msg']}", param=field, code=error["type"])
     if error["type"] == "missing":
         return ApiError(400, f"{field}: the field is missing", param=field, code="missing_field")
-    shown = repr(error["input"])
-    if len(shown) > 100:
-        shown = shown[:97] + "..."
+    shown = _SHORT.repr(error["input"])
     message = error["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{field}={shown}: {message}", param=field, code="invalid_value")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def _path(location: Sequence[int | str]) -> str:

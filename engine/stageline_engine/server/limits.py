@@ -19,6 +19,8 @@ MAX_MESSAGES = 1024
 """Messages of one chat."""
 MAX_CONTENT_PARTS = 256
 """Text parts of one message."""
+MAX_METADATA = 16
+"""Entries of ``metadata`` (the OpenAI API's own limit)."""
 MAX_STOP_CHARACTERS = 1024
 """Characters of one stop string."""
 MAX_REQUEST_ID_CHARACTERS = 128
@@ -34,9 +36,12 @@ RETRY_AFTER_FAILED = 10
 KEEP_ALIVE_SECONDS = 15.0
 """A stream that has sent nothing for so long sends a comment, so that proxies do not close it."""
 LONG_TEXT = 4096
-"""Characters from which a text is tokenised in a thread, off the event loop (shorter ones take less than 2 ms)."""
+"""Characters from which a text is tokenised in a thread, off the event loop. So many took 0.7 ms with a small
+vocabulary."""
+LONG_BODY = 64 * 2**10
+"""Bytes from which a body is parsed and checked in a thread, off the event loop."""
 TEXT_THREADS = 2
-"""Threads that tokenise long texts."""
+"""Threads that tokenise long texts and parse long bodies."""
 
 _UNIFORM = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

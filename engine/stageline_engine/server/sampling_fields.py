@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
 from pydantic import BeforeValidator, Field
 
 from stageline_engine.core.errors import InvalidRequestError
-from stageline_engine.core.request import SamplingParams, validate_sampling
+from stageline_engine.core.request import MAX_LOGIT_BIAS, MAX_STOP, SamplingParams, validate_sampling
 from stageline_engine.server import limits
 from stageline_engine.server.errors import ApiError
 from stageline_engine.server.fields import StrictModel, Unsupported
@@ -28,16 +29,26 @@ def _stop_list(value: object) -> object:
 
 
 def _biases(value: object) -> object:
-    # JSON has only texts as keys.
     if not isinstance(value, dict):
         return value
-    try:
-        return {int(key): bias for key, bias in value.items()}
-    except ValueError:
-        raise ValueError("keys are token ids") from None
+    if len(value) > MAX_LOGIT_BIAS:
+        raise ValueError(f"give at most {MAX_LOGIT_BIAS} entries")
+    # JSON has only texts as keys.
+    if not all(_TOKEN_ID.fullmatch(key) for key in value):
+        raise ValueError("keys are token ids")
+    return {int(key): bias for key, bias in value.items()}
 
 
+def _pairs(value: object) -> object:
+    if isinstance(value, dict) and len(value) > limits.MAX_METADATA:
+        raise ValueError(f"give at most {limits.MAX_METADATA} entries")
+    return value
+
+
+_TOKEN_ID = re.compile("[0-9]{1,10}")
 StopString = Annotated[str, Field(min_length=1, max_length=limits.MAX_STOP_CHARACTERS)]
+# The first wrong entry ends the check: a list of millions must not make millions of errors.
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP, fail_fast=True)]
 
 NO_EFFECT = {
     "service_tier": Unsupported("there is one tier only: give auto or default", ("auto", "default")),
@@ -78,11 +89,11 @@ class SamplingFields(StrictModel):
     frequency_penalty: float | None = None
     logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_biases)] = None
     seed: int | None = None
-    stop: Annotated[list[StopString] | None, BeforeValidator(_stop_list)] = None
+    stop: Annotated[StopStrings | None, BeforeValidator(_stop_list)] = None
 
     # No effect by nature: they name the caller, for the caller's own books.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(_pairs)] = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -90,7 +101,7 @@ class SamplingFields(StrictModel):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOP, fail_fast=True)] | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None

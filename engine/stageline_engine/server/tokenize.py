@@ -5,18 +5,17 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from stageline_engine.server import replies
-from stageline_engine.server.body import read_json_body
+from stageline_engine.server.body import read_request
 from stageline_engine.server.chat_prompt import chat_prompt
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.errors import ApiError
-from stageline_engine.server.fields import decode, validate
+from stageline_engine.server.fields import decode, parse, validate
 from stageline_engine.server.tokenize_request import DetokenizeRequest, TokenizeChat, TokenizeText
 
 
 async def tokenize(context: ServerContext, request: Request) -> Response:
     """Token ids of a text or of messages."""
-    fields = decode(await read_json_body(request, context.settings.max_body_bytes))
-    wanted = validate(TokenizeChat, fields) if "messages" in fields else validate(TokenizeText, fields)
+    wanted = await read_request(context, request, _text_or_chat)
     context.check_model(wanted.model)
     if isinstance(wanted, TokenizeChat):
         wanted.check_template()
@@ -32,8 +31,7 @@ async def tokenize(context: ServerContext, request: Request) -> Response:
 
 async def detokenize(context: ServerContext, request: Request) -> Response:
     """Text of token ids."""
-    fields = decode(await read_json_body(request, context.settings.max_body_bytes))
-    wanted = validate(DetokenizeRequest, fields)
+    wanted = await read_request(context, request, lambda body: parse(DetokenizeRequest, body))
     context.check_model(wanted.model)
     size = context.tokenizer.vocab_size
     if (largest := max(wanted.tokens, default=0)) >= size:
@@ -47,3 +45,8 @@ async def detokenize(context: ServerContext, request: Request) -> Response:
         len(wanted.tokens), lambda: context.tokenizer.decode(wanted.tokens, skip_special_tokens=False)
     )
     return Response(replies.encode(replies.Detokenized(prompt=text)), media_type="application/json")
+
+
+def _text_or_chat(body: bytes) -> TokenizeText | TokenizeChat:
+    fields = decode(body)
+    return validate(TokenizeChat, fields) if "messages" in fields else validate(TokenizeText, fields)

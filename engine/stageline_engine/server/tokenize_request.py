@@ -33,4 +33,4 @@ class DetokenizeRequest(StrictModel):
     """Token ids to make a text of; special tokens are shown."""
 
     model: str | None = None
-    tokens: list[Annotated[int, Field(ge=0)]]
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]

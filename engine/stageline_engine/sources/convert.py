@@ -8,6 +8,7 @@ Runs as a child of the head, see child.py.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -38,6 +39,7 @@ these without that rule, so that "2024" would become other tokens than in traini
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_turn|>")
 """Tokens that end an answer when the model's chat template writes them; GGUF files often name only one end."""
 
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
 SHARD_SIZE = "4GB"
 
 
@@ -139,6 +141,10 @@ def convert_tokenizer(source: Path, folder: Path, report: child.Reporter) -> Non
         ModelSourceError: there is no tokenizer, or it cannot be expressed as tokenizer.json.
     """
     report.progress("converting the tokenizer")
+    for name in SENTENCEPIECE_FILES:
+        if (source / name).is_file() and importlib.util.find_spec("sentencepiece") is None:
+            remedy = f"reading {name} needs the package sentencepiece: install it, or give a folder with tokenizer.json"
+            raise ModelSourceError("model", str(source), remedy)
     try:
         AutoTokenizer.from_pretrained(str(source), use_fast=True).save_pretrained(folder)
     except Exception as error:  # slow tokenizers raise whatever their optional library raises

@@ -28,7 +28,7 @@ BLOCKS = {
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 21: (256, 110), 22: (256, 82), 23: (256, 136),
     29: (256, 56), 34: (256, 54), 35: (256, 66), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
-"""Elements and bytes of a block, by the tensor's type. The gguf package knows them too, but brings numpy to the head."""
+"""Elements and bytes of a block, by tensor type. The gguf package knows them, but brings numpy to the head."""
 
 
 class _Damaged(Exception):

@@ -8,6 +8,7 @@ recovery and a warm spare are one way. A neighbour's death ends the epoch, not t
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -46,6 +47,7 @@ def run_rank(boot: RankBoot) -> int:
     logging.basicConfig(
         level=boot.log_level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
     )
+    faulthandler.enable()
     context = KeyedContext(boot.keys)
     return RankProcess(boot, context).serve()
 

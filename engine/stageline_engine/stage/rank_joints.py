@@ -66,13 +66,17 @@ class Joints:
             LinkFailedError: one of them cannot be reached.
         """
         for wire in self._boundaries:
-            pair = self._ends[wire.name].connect(ends[wire.name])
+            self._ends[wire.name].supply(ends[wire.name])
+        if self._group is not None:
+            self._group.supply(ends[self._tensor_name])
+        for wire in self._boundaries:
+            pair = self._ends[wire.name].join()
             if wire.number_of(self._member) == 0:
                 self.downstream.append(GlooSendLink(wire.name, pair, self._notify))
             else:
                 self.upstream = GlooRecvLink(wire.name, pair, self._notify, hidden_size, dtype, device)
         if self._group is not None:
-            self._group.connect(ends[self._tensor_name])
+            self._group.join()
         if self.makes_results:
             self._results = FeedbackSender(self._context, feedback)
 

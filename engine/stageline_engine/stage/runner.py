@@ -21,7 +21,7 @@ from stageline_engine.cache.pool import KVPool, block_bytes
 from stageline_engine.core.deployment import RankLoaded, RankSettings
 from stageline_engine.core.errors import StaleEpochError, StepGapError
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepResult
-from stageline_engine.models.rows import RowBatch
+from stageline_engine.models.rows import RowBatch, RowLayout
 from stageline_engine.models.stage_model import StageModel, load_stage_model
 from stageline_engine.models.tensor_group import TensorGroup
 from stageline_engine.stage.memory import free_bytes
@@ -152,16 +152,8 @@ class StageRunner:
         num_decode = 0
         while num_decode < len(segments) and segments[num_decode].length == 1 and segments[num_decode].samples:
             num_decode += 1
-        return RowBatch(
-            tokens_T,
-            starts_N,
-            lengths_N,
-            self._sequences.tables(lines_N),
-            num_decode,
-            self.settings.block_size,
-            self.model.dtype,
-            self.model.device,
-        )
+        tables_NC = self._sequences.tables(lines_N)
+        return RowBatch(RowLayout.of(self.pool), tokens_T, starts_N, lengths_N, tables_NC, num_decode)
 
     def _check_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:

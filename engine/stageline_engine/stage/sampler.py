@@ -15,13 +15,14 @@ The order in which a row's parameters act on its logits:
                                  top_p; what equals its last one stays
       9. Gumbel-max              see :func:`draw`
 
-Dimensions: R rows, V vocabulary, G groups of tokens, E tokens of a group.
+Dimensions: R rows, V vocabulary, K largest logits, G groups of tokens, M members of a group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from stageline_engine.stage import noise
@@ -29,8 +30,8 @@ from stageline_engine.stage.sequence_sampling import SequenceSampling
 
 GROUP = 256
 """Tokens of a group in :func:`draw`; part of what a seed means, so never to be changed."""
-NUCLEUS_TRY = 256
-"""Largest logits looked at first for top_p; only rows whose nucleus is larger are sorted whole."""
+NUCLEUS_TRIES = (256, 4096)
+"""Numbers of largest logits that top_p looks at before it sorts a whole row: 5 and 1 times faster than sorting it."""
 
 _NEVER = float("-inf")
 
@@ -44,8 +45,10 @@ def sample(logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling], posit
         positions: index that each row's new token will have in its sequence.
     """
     adjust(logits_RV, sequences, positions)
-    chosen_R = logits_RV.argmax(-1)
     random = [row for row, sequence in enumerate(sequences) if not sequence.is_greedy]
+    if len(random) == len(sequences):
+        return _sample_random(logits_RV, sequences, positions)
+    chosen_R = logits_RV.argmax(-1)
     if random:
         rows = torch.tensor(random, device=logits_RV.device)
         chosen_R[rows] = _sample_random(
@@ -55,13 +58,9 @@ def sample(logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling], posit
 
 
 def adjust(logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling], positions: Sequence[int]) -> None:
-    """Steps 1 to 4, in place; touches only the rows that ask for them."""
-    penalised = [row for row, sequence in enumerate(sequences) if sequence.has_penalties]
-    if penalised:
-        _penalise(logits_RV, penalised, sequences)
+    """Steps 1 to 4, in place; touches only the rows and tokens that they change."""
+    _penalise(logits_RV, sequences)
     for row, sequence in enumerate(sequences):
-        if not sequence.has_adjustments:
-            continue
         if sequence.bias is not None:
             tokens, bias = sequence.bias
             logits_RV[row, tokens] += bias
@@ -69,23 +68,32 @@ def adjust(logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling], posit
             logits_RV[row, sequence.silenced] = _NEVER
 
 
-def _penalise(logits_RV: torch.Tensor, penalised: list[int], sequences: Sequence[SequenceSampling]) -> None:
+def _penalise(logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling]) -> None:
+    """All tokens seen by all rows at once. E numbers the (row, seen token) pairs."""
+    rows = [row for row, sequence in enumerate(sequences) if sequence.seen is not None]
+    seen = [sequence.seen for sequence in sequences if sequence.seen is not None]
+    if not rows:
+        return
     device = logits_RV.device
-    rows = torch.tensor(penalised, device=device)
-    which = [sequences[row] for row in penalised]
-    counts_RV = torch.stack([s.output_counts_V for s in which if s.output_counts_V is not None])
-    is_in_prompt_RV = torch.stack([s.is_in_prompt_V for s in which if s.is_in_prompt_V is not None])
-    repetition_R1 = _column([s.params.repetition_penalty for s in which], device)
-    values_RV = logits_RV[rows]
-    is_seen_RV = is_in_prompt_RV | (counts_RV > 0)
-    repeated_RV = torch.where(values_RV > 0, values_RV / repetition_R1, values_RV * repetition_R1)
-    values_RV = torch.where(is_seen_RV, repeated_RV, values_RV)
-    values_RV -= counts_RV * _column([s.params.frequency_penalty for s in which], device)
-    values_RV -= (counts_RV > 0) * _column([s.params.presence_penalty for s in which], device)
-    logits_RV[rows] = values_RV
+    params = [sequences[row].params for row in rows]
+    sizes_R = np.array([len(one) for one in seen])
+
+    def spread(values: list[float] | list[int]) -> torch.Tensor:
+        return torch.from_numpy(np.repeat(np.array(values), sizes_R)).to(device)
+
+    at_E = spread(rows), torch.from_numpy(np.concatenate([one.tokens for one in seen])).to(device)
+    counts_E = torch.from_numpy(np.concatenate([one.counts for one in seen])).to(device)
+    logits_E = logits_RV[at_E]
+    repetition_E = spread([one.repetition_penalty for one in params]).float()
+    logits_E = torch.where(logits_E > 0, logits_E / repetition_E, logits_E * repetition_E)
+    logits_E -= counts_E * spread([one.frequency_penalty for one in params]).float()
+    logits_E -= (counts_E > 0) * spread([one.presence_penalty for one in params]).float()
+    logits_RV[at_E] = logits_E
 
 
-def _sample_random(logits_RV: torch.Tensor, sequences: list[SequenceSampling], positions: list[int]) -> torch.Tensor:
+def _sample_random(
+    logits_RV: torch.Tensor, sequences: Sequence[SequenceSampling], positions: Sequence[int]
+) -> torch.Tensor:
     device = logits_RV.device
     # The largest becomes 0, so that no temperature, however small, makes it overflow.
     logits_RV -= logits_RV.amax(-1, keepdim=True)
@@ -107,45 +115,48 @@ def _sample_random(logits_RV: torch.Tensor, sequences: list[SequenceSampling], p
 def restrict(logits_RV: torch.Tensor, min_p: list[float], top_k: list[int], top_p: list[float]) -> None:
     """Steps 6 to 8, in place; the largest logit of each row must be 0."""
     device, vocab = logits_RV.device, logits_RV.shape[1]
-    if any(min_p):
-        floor_R1 = torch.log(_column(min_p, device))
-        logits_RV.masked_fill_(logits_RV < floor_R1, _NEVER)
     limited = [row for row, k in enumerate(top_k) if 0 < k < vocab]
-    if limited:
-        rows = torch.tensor(limited, device=device)
-        ranks_R1 = torch.tensor([[top_k[row] - 1] for row in limited], device=device)
-        values_RV = logits_RV[rows]
-        largest = values_RV.topk(max(top_k[row] for row in limited), dim=-1).values
-        logits_RV[rows] = values_RV.masked_fill_(values_RV < largest.gather(-1, ranks_R1), _NEVER)
+    if limited or any(min_p):
+        floor_R1 = torch.log(_column(min_p, device))
+        if limited:
+            rows = torch.tensor(limited, device=device)
+            floor_R1[rows] = floor_R1[rows].maximum(_kth_largest(_some(logits_RV, rows), [top_k[r] for r in limited]))
+        logits_RV.masked_fill_(logits_RV < floor_R1, _NEVER)
     nucleus = [row for row, p in enumerate(top_p) if p < 1.0]
     if nucleus:
         rows = torch.tensor(nucleus, device=device)
-        values_RV = logits_RV[rows]
-        floor_R1 = _nucleus_floor(values_RV, _column([top_p[row] for row in nucleus], device).double())
-        logits_RV[rows] = values_RV.masked_fill_(values_RV < floor_R1, _NEVER)
+        floor_R1 = torch.full((len(top_p), 1), _NEVER, device=device)
+        floor_R1[rows] = _nucleus_floor(_some(logits_RV, rows), _column([top_p[r] for r in nucleus], device).double())
+        logits_RV.masked_fill_(logits_RV < floor_R1, _NEVER)
+
+
+def _some(logits_RV: torch.Tensor, rows_R: torch.Tensor) -> torch.Tensor:
+    """The rows, without a copy when they are all."""
+    return logits_RV if len(rows_R) == len(logits_RV) else logits_RV[rows_R]
+
+
+def _kth_largest(logits_RV: torch.Tensor, ranks: list[int]) -> torch.Tensor:
+    """Of each row the logit of its own rank (1 is the largest): [R, 1]."""
+    largest_RK = logits_RV.topk(max(ranks), dim=-1).values
+    return largest_RK.gather(-1, torch.tensor(ranks, device=logits_RV.device).unsqueeze(-1) - 1)
 
 
 def _nucleus_floor(logits_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
     """Smallest logit of each row's nucleus: [R, 1]."""
     total_R1 = logits_RV.logsumexp(-1, keepdim=True).double()
-    count = min(NUCLEUS_TRY, logits_RV.shape[1])
-    largest = logits_RV.topk(count, dim=-1).values
-    floor_R1, is_whole_R = _floor_of_sorted(largest, total_R1, top_p_R1)
-    beyond = torch.nonzero(~is_whole_R).squeeze(-1)
-    if beyond.numel() and count < logits_RV.shape[1]:
-        everything = logits_RV[beyond].sort(-1, descending=True).values
-        floor_R1[beyond] = _floor_of_sorted(everything, total_R1[beyond], top_p_R1[beyond])[0]
+    floor_R1 = torch.empty(len(logits_RV), 1, device=logits_RV.device)
+    rows_R = torch.arange(len(logits_RV), device=logits_RV.device)
+    vocab = logits_RV.shape[1]
+    for count in (*(some for some in NUCLEUS_TRIES if some < vocab), vocab):
+        largest_RK = _some(logits_RV, rows_R).topk(count, dim=-1).values
+        reached_RK = torch.exp(largest_RK.double() - total_R1[rows_R]).cumsum(-1)
+        needed_R1 = (reached_RK < top_p_R1[rows_R]).sum(-1, keepdim=True)
+        # Rounding may leave the sum of the whole row below top_p.
+        floor_R1[rows_R] = largest_RK.gather(-1, needed_R1.clamp(max=count - 1))
+        rows_R = rows_R[needed_R1.squeeze(-1) == count]
+        if not len(rows_R):
+            break
     return floor_R1
-
-
-def _floor_of_sorted(
-    sorted_RK: torch.Tensor, total_R1: torch.Tensor, top_p_R1: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The value with which the cumulated probability reaches top_p, and whether it does within these values."""
-    reached_RK = torch.exp(sorted_RK.double() - total_R1).cumsum(-1)
-    needed_R1 = (reached_RK < top_p_R1).sum(-1, keepdim=True)
-    last = sorted_RK.shape[1] - 1
-    return sorted_RK.gather(-1, needed_R1.clamp(max=last)), needed_R1.squeeze(-1) <= last
 
 
 def draw(logits_RV: torch.Tensor, keys_R: torch.Tensor) -> torch.Tensor:
@@ -159,13 +170,13 @@ def draw(logits_RV: torch.Tensor, keys_R: torch.Tensor) -> torch.Tensor:
     num_rows, vocab = logits_RV.shape
     num_groups = -(-vocab // GROUP)
     padded_RV = torch.nn.functional.pad(logits_RV, (0, num_groups * GROUP - vocab), value=_NEVER)
-    groups_RGE = padded_RV.view(num_rows, num_groups, GROUP)
+    groups_RGM = padded_RV.view(num_rows, num_groups, GROUP)
     group_ids_G = torch.arange(num_groups, device=logits_RV.device)
-    weights_RG = groups_RGE.logsumexp(-1).double()
+    weights_RG = groups_RGM.logsumexp(-1).double()
     group_R = (weights_RG + noise.gumbel(keys_R, -1 - group_ids_G)).argmax(-1)
-    members_RE = groups_RGE[torch.arange(num_rows, device=logits_RV.device), group_R].double()
-    token_ids_RE = group_R.unsqueeze(-1) * GROUP + torch.arange(GROUP, device=logits_RV.device)
-    best_R = (members_RE + noise.gumbel(keys_R, token_ids_RE)).argmax(-1)
+    members_RM = groups_RGM[torch.arange(num_rows, device=logits_RV.device), group_R].double()
+    token_ids_RM = group_R.unsqueeze(-1) * GROUP + torch.arange(GROUP, device=logits_RV.device)
+    best_R = (members_RM + noise.gumbel(keys_R, token_ids_RM)).argmax(-1)
     return group_R * GROUP + best_R
 
 

@@ -12,7 +12,7 @@ from stageline_engine.cache.pool import SCRATCH_BLOCK, KVPool
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan
 from stageline_engine.core.request import SamplingParams
-from stageline_engine.models.rows import RowBatch
+from stageline_engine.models.rows import RowBatch, RowLayout
 from stageline_engine.models.stage_model import StageModel
 from stageline_engine.stage.projection import Projection
 
@@ -33,16 +33,9 @@ def _run(
     lengths_N = np.array([segment.length for segment in segments], np.int64)
     num_rows = int(lengths_N.sum())
     num_blocks = -(-int(lengths_N.max()) // pool.block_size)
-    rows = RowBatch(
-        np.zeros(num_rows, np.int64),
-        np.zeros(len(segments), np.int64),
-        lengths_N,
-        np.full((len(segments), num_blocks), SCRATCH_BLOCK, np.int64),
-        num_decode,
-        pool.block_size,
-        model.dtype,
-        model.device,
-    )
+    tables_NC = np.full((len(segments), num_blocks), SCRATCH_BLOCK, np.int64)
+    starts_N, tokens_T = np.zeros(len(segments), np.int64), np.zeros(num_rows, np.int64)
+    rows = RowBatch(RowLayout.of(pool), tokens_T, starts_N, lengths_N, tables_NC, num_decode)
     hidden_TH = None
     if not model.spec.is_first:
         hidden_TH = torch.zeros(num_rows, model.hidden_size, dtype=model.dtype, device=model.device)

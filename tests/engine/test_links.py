@@ -1,0 +1,206 @@
+"""Activations over real gloo pairs: order, bounds, and what a lost peer looks like."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from stageline_engine.comm.links import MAX_UNSENT, GlooRecvLink, GlooSendLink
+from stageline_engine.comm.rendezvous import GlooEnd
+from stageline_engine.comm.tensor_group import GlooGroup
+from stageline_engine.comm.wiring import boundary_wires, sends_feedback, takes_feedback, tensor_wires
+from stageline_engine.core.errors import LinkFailedError
+
+HIDDEN = 24
+PATIENCE = 30.0
+
+CHILD = """
+import sys, torch
+from stageline_engine.comm.rendezvous import GlooEnd
+end = GlooEnd("pair", 1, 0, 2)
+print(end.value().hex(), flush=True)
+end.supply({1: bytes.fromhex(sys.stdin.readline())})
+pair = end.join()
+pair.send([torch.full((3, 24), 7.0)], 1, 0).wait()
+print("sent", flush=True)
+sys.stdin.readline()
+"""
+
+
+class News:
+    """Counts what links tell, and waits for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, PATIENCE), "nothing happened"
+
+
+@pytest.fixture
+def news() -> News:
+    return News()
+
+
+def connect(news: News, dtype: torch.dtype = torch.float32) -> tuple[GlooSendLink, GlooRecvLink]:
+    ends = [GlooEnd("pair", 1, number, 2) for number in (0, 1)]
+    values = {number: end.value() for number, end in enumerate(ends)}
+    assert all(len(value) < 1024 for value in values.values())
+    for end in ends:
+        end.supply(values)
+    pairs = [end.join() for end in ends]
+    return (
+        GlooSendLink("pair", pairs[0], news.notify),
+        GlooRecvLink("pair", pairs[1], news.notify, HIDDEN, dtype, torch.device("cpu")),
+    )
+
+
+def take(link: GlooRecvLink, news: News) -> torch.Tensor:
+    taken: list[torch.Tensor] = []
+
+    def is_there() -> bool:
+        hidden_TH = link.take()
+        if hidden_TH is not None:
+            taken.append(hidden_TH)
+        return hidden_TH is not None
+
+    news.wait_for(is_there)
+    return taken[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_arrive_in_order_and_whole(news: News, dtype: torch.dtype) -> None:
+    sender, receiver = connect(news, dtype)
+    sent = [torch.randn(rows, HIDDEN).to(dtype) for rows in (1, 7, 4000, 3)]
+    for hidden_TH in sent[:2]:
+        receiver.expect(len(hidden_TH))
+    for hidden_TH in sent:
+        news.wait_for(lambda: not sender.is_full)
+        sender.send(hidden_TH)
+        if hidden_TH is sent[1]:
+            for later_TH in sent[2:]:
+                receiver.expect(len(later_TH))
+    for hidden_TH in sent:
+        assert torch.equal(take(receiver, news), hidden_TH)
+    assert receiver.take() is None
+    news.wait_for(lambda: not sender.is_full)
+    sender.close()
+    receiver.close()
+
+
+def test_the_sender_sees_when_the_receiver_lags(news: News) -> None:
+    sender, receiver = connect(news)
+    for number in range(MAX_UNSENT):
+        assert not sender.is_full
+        sender.send(torch.full((2, HIDDEN), float(number)))
+    assert sender.is_full
+    receiver.expect(2)
+    assert take(receiver, news)[0, 0] == 0
+    news.wait_for(lambda: not sender.is_full)
+    receiver.expect(2)
+    assert take(receiver, news)[0, 0] == 1
+
+
+def test_a_killed_peer_is_noticed(news: News) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        end = GlooEnd("pair", 1, 1, 2)
+        child.stdin.write(end.value().hex() + "\n")
+        child.stdin.flush()
+        end.supply({0: bytes.fromhex(child.stdout.readline())})
+        receiver = GlooRecvLink("pair", end.join(), news.notify, HIDDEN, torch.float32, torch.device("cpu"))
+        receiver.expect(3)
+        assert torch.equal(take(receiver, news), torch.full((3, HIDDEN), 7.0))
+        assert child.stdout.readline() == "sent\n"
+        receiver.expect(3)
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(LinkFailedError, match="pair"):
+            take(receiver, news)
+        with pytest.raises(LinkFailedError):
+            receiver.expect(1)
+
+
+def test_an_abandoned_end_leaves_nobody_waiting(news: News) -> None:
+    abandoned, _ = connect(news)
+    abandoned.close()
+    lonely = GlooEnd("pair", 2, 0, 2)
+    assert lonely.value()
+    sender, receiver = connect(news)
+    receiver.expect(1)
+    sender.send(torch.ones(1, HIDDEN))
+    assert take(receiver, news).sum() == HIDDEN
+
+
+def together(size: int, act: Callable[[GlooGroup], torch.Tensor]) -> list[torch.Tensor]:
+    """``act`` on every member of a group, each in its own thread."""
+    groups = [GlooGroup("tensor-0", rank, size) for rank in range(size)]
+    results: dict[int, torch.Tensor] = {}
+    for epoch in (1, 2):
+        values = {group.rank: group.open(epoch) for group in groups}
+
+        def be(group: GlooGroup, values: dict[int, bytes] = values) -> None:
+            group.supply(values)
+            group.join()
+            results[group.rank] = act(group)
+
+        threads = [threading.Thread(target=be, args=(group,)) for group in groups]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    return [results[rank] for rank in range(size)]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_group_sums_to_the_same_bits_on_every_rank(size: int) -> None:
+    parts = torch.randn(size, 5, 7, generator=torch.Generator().manual_seed(1))
+    sums = together(size, lambda group: group.all_reduce(parts[group.rank].clone()))
+    assert all(torch.equal(one, sums[0]) for one in sums)
+    torch.testing.assert_close(sums[0], parts.sum(0))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_group_gathers_in_rank_order(size: int) -> None:
+    parts = torch.arange(size * 6.0).reshape(size, 3, 2)
+    # A view whose elements do not lie in order.
+    gathered = together(size, lambda group: group.all_gather_last(parts[group.rank].t().contiguous().t()))
+    for one in gathered:
+        assert torch.equal(one, torch.cat(list(parts), dim=-1))
+
+
+def test_ranks_are_wired_by_remainder() -> None:
+    assert [wire.members for wire in boundary_wires([2, 3, 1])] == [
+        ((0, 0), (1, 0)),
+        ((0, 1), (1, 1)),
+        ((0, 0), (1, 2)),
+        ((1, 0), (2, 0)),
+    ]
+    assert [wire.members for wire in tensor_wires([2, 1, 3])] == [((0, 0), (0, 1)), ((2, 0), (2, 1), (2, 2))]
+    names = [wire.name for wire in [*boundary_wires([2, 3, 1]), *tensor_wires([2, 3, 1])]]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("tp_of_stages", "takers"),
+    [([1], []), ([2], [(0, 1)]), ([1, 1], [(0, 0)]), ([2, 1], [(0, 0), (0, 1)])],
+)
+def test_step_results_go_to_stage_0(tp_of_stages: list[int], takers: list[tuple[int, int]]) -> None:
+    members = [(stage, rank) for stage, size in enumerate(tp_of_stages) for rank in range(size)]
+    assert [member for member in members if takes_feedback(member, tp_of_stages)] == takers
+    assert [member for member in members if sends_feedback(member, tp_of_stages)] == [(len(tp_of_stages) - 1, 0)]

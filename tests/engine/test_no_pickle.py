@@ -1,0 +1,82 @@
+"""Nothing that can run code on arrival: a convention of the whole engine, kept by reading its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import stageline_engine
+
+ENGINE = Path(stageline_engine.__file__).parent
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+FORBIDDEN_NAMES = {
+    "all_gather_object",
+    "broadcast_object_list",
+    "gather_object",
+    "scatter_object_list",
+    "send_object_list",
+    "recv_object_list",
+    # ZeroMQ's own shortcuts to pickle.
+    "send_pyobj",
+    "recv_pyobj",
+}
+
+
+def violations(source: str) -> Iterator[str]:
+    """What a module does that it must not."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").split(".")[0] in FORBIDDEN_MODULES:
+                yield node.module or ""
+            yield from (alias.name for alias in node.names if alias.name in FORBIDDEN_NAMES | FORBIDDEN_MODULES)
+        elif isinstance(node, ast.Attribute) and node.attr in FORBIDDEN_NAMES:
+            yield node.attr
+        elif isinstance(node, ast.Call):
+            yield from _bad_call(node)
+
+
+def _bad_call(node: ast.Call) -> Iterator[str]:
+    name = ast.unparse(node.func)
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+    if name.endswith("torch.load") and not _is(keywords.get("weights_only"), True):
+        yield "torch.load without weights_only=True"
+    if _is(keywords.get("allow_pickle"), True) or "pickle_module" in keywords:
+        yield f"{name} with pickle"
+    named = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+    if name in ("importlib.import_module", "__import__") and FORBIDDEN_MODULES & {str(value) for value in named}:
+        yield f"{name}({named[0]})"
+
+
+def _is(node: ast.expr | None, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+def test_the_engine_unpickles_nothing() -> None:
+    modules = sorted(ENGINE.rglob("*.py"))
+    assert len(modules) > 20
+    found = {str(path.relative_to(ENGINE)): list(violations(path.read_text())) for path in modules}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import cloudpickle as fine",
+        "from dill import loads",
+        "import torch\ntorch.load('x')",
+        "import torch\ntorch.load('x', weights_only=False)",
+        "import torch.distributed as d\nd.broadcast_object_list([1])",
+        "from torch.distributed import all_gather_object",
+        "socket.recv_pyobj()",
+        "import numpy as np\nnp.load('x', allow_pickle=True)",
+        "import importlib\nimportlib.import_module('pickle')",
+    ],
+)
+def test_the_rule_sees(source: str) -> None:
+    assert list(violations(source))
