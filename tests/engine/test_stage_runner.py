@@ -309,7 +309,13 @@ def test_a_prompt_that_only_asks_for_logprobs_samples_nothing(pipeline: _Pipelin
     assert len(result.prompt_logprobs[0].tokens) == 10
 
 
-SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 5, "presence_penalty": 0.5, "repetition_penalty": 1.2}
+SAMPLED: dict[str, Any] = {
+    "temperature": 0.8,
+    "top_p": 0.9,
+    "seed": 5,
+    "presence_penalty": 0.5,
+    "repetition_penalty": 1.2,
+}
 
 
 def test_sampled_tokens_do_not_depend_on_chunks_neighbours_or_preemption(

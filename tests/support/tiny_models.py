@@ -166,7 +166,7 @@ original length of 16, or no sequence may be, since its factors are chosen by th
 
 
 def make_tiny_model(family: str, folder: Path) -> None:
-    """Write a canonical folder of a family or variant, always the same: config, safetensors, tokenizer.json, chat template."""
+    """Write a family's or variant's canonical folder, always the same: config, weights, tokenizer, chat template."""
     spec = FAMILIES.get(family) or VARIANTS[family]
     config = getattr(transformers, spec.config)(
         **{"max_position_embeddings": 256}

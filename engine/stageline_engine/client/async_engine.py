@@ -213,6 +213,9 @@ class AsyncEngine:
         self._closing = True
         self._end_streams("the engine was closed")
         if self._process.returncode is None:
+            if self._ready is None:
+                # A core that starts does not listen yet, and has nothing to lose; its ranks die with it.
+                self._process.kill()
             self._send(Shutdown())
             if self._process.stdin is not None:
                 self._process.stdin.close()

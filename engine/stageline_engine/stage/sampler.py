@@ -31,7 +31,7 @@ from stageline_engine.stage.sequence_sampling import SequenceSampling
 GROUP = 256
 """Tokens of a group in :func:`draw`; part of what a seed means, so never to be changed."""
 NUCLEUS_TRIES = (256, 4096)
-"""Numbers of largest logits that top_p looks at before it sorts a whole row: 5 and 1 times faster than sorting it."""
+"""How many of the largest logits top_p looks at before it sorts a whole row, which costs many times as much."""
 
 _NEVER = float("-inf")
 
