@@ -42,11 +42,11 @@ def boot(rank: int, incarnation: int = 1, endpoint: str = NOBODY) -> RankBoot:
     return RankBoot(stage=0, rank=rank, incarnation=incarnation, endpoint=endpoint, keys=new_keys(), log_level=20)
 
 
-def wait_for(agent: NodeAgent, condition: Callable[[], object]) -> list[RankDied]:
-    """Poll until ``condition``; returns who died meanwhile."""
+def wait_for(agent: NodeAgent, condition: Callable[[], object], num_deaths: int = 0) -> list[RankDied]:
+    """Poll until ``condition`` and so many deaths; returns who died meanwhile."""
     died: list[RankDied] = []
     deadline = time.monotonic() + PATIENCE
-    while not condition():
+    while len(died) < num_deaths or not condition():
         select.select([agent], [], [], 0.2)
         died += agent.poll()
         assert time.monotonic() < deadline, "nothing happened"
@@ -54,10 +54,8 @@ def wait_for(agent: NodeAgent, condition: Callable[[], object]) -> list[RankDied
 
 
 def wait_for_death(agent: NodeAgent) -> RankDied:
-    died: list[RankDied] = []
-    wait_for(agent, lambda: died or died.extend(agent.poll()))
-    (one,) = died
-    return one
+    (died,) = wait_for(agent, lambda: True, num_deaths=1)
+    return died
 
 
 @pytest.fixture

@@ -42,7 +42,17 @@ def test_every_linear_inside_is_replaced_and_its_weight_freed() -> None:
     assert weight() is None
 
 
+def test_bfloat16_is_packed_or_left_but_gives_the_same() -> None:
+    torch.manual_seed(0)
+    holder = nn.Sequential(nn.Linear(48, 91)).to(torch.bfloat16)
+    inputs = torch.randn(1, 9, 48, dtype=torch.bfloat16)
+    with torch.no_grad():
+        expected = holder(inputs)
+        pack_linears(holder)
+        torch.testing.assert_close(holder(inputs), expected)
+
+
 def test_other_dtypes_stay_as_they_are() -> None:
-    block = _Block().to(torch.bfloat16)
+    block = _Block().to(torch.float64)
     assert pack_linears(block) == 0
     assert isinstance(block.proj, nn.Linear)

@@ -23,7 +23,7 @@ KINDS: list[dict[str, Any]] = [
 PREFIX = [70 + 3 * position % 50 for position in range(17)]
 REQUESTS = [
     (
-        PREFIX[: 2 * number] + [number * 31 % 256, number, 200 - number],
+        [*PREFIX[: 2 * number], number * 31 % 256, number, 200 - number],
         {**kind, "seed": number, "max_tokens": 8 + number},
     )
     for number, kind in enumerate(KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from stageline_engine.core.messages import AdmitSequence, SampledToken, Segment,
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.models.tensor_group import SoloGroup
 from stageline_engine.stage.runner import StageRunner
+from stageline_engine.stage.sequences import SequenceStore
 from support.tiny_models import LAYERS, parity_prompts, reference_greedy, reference_logprobs, tiny_model
 
 BLOCK_SIZE = 4
@@ -156,6 +158,15 @@ def test_prefix_blocks_of_another_sequence_can_be_shared(
     assert [token.token for token in result.tokens] == expected[0][:1]
 
 
+def test_a_long_prompt_outgrows_the_first_tables(pipeline: _Pipeline) -> None:
+    prompt = parity_prompts(tiny_model("llama"), [90], 4)[0]
+    pipeline.admit(0, prompt)
+    for start in (0, 32, 64):
+        pipeline.run(Segment(0, start, min(32, 90 - start), start == 64))
+    pipeline.decode(0, 90, 3)
+    assert [pipeline.tokens(0)] == reference_greedy(tiny_model("llama"), [prompt], 4)
+
+
 # --- preemption and feedback ----------------------------------------------------------------------------------------
 
 
@@ -235,6 +246,19 @@ def test_the_first_stage_says_whether_a_token_is_missing(pipeline: _Pipeline, pr
 def test_later_stages_need_no_feedback() -> None:
     last = _runner(1, 2, 3, LAYERS)
     assert not last.needs_feedback(StepPlan(EPOCH, 2, 0, [], [], [], 1))
+
+
+def test_tokens_and_lines_have_no_upper_limit() -> None:
+    store = SequenceStore(1)
+    for seq in range(5):
+        store.admit(_admission(seq, [seq] * 250))
+        store.append_blocks(seq, [seq + 1], 1)
+    for step in range(1, 301):
+        store.append_sampled([SampledToken(seq, 1000 * seq + step) for seq in range(5)], step)
+    lines = store.lines([4, 0])
+    tokens = store.segment_tokens(lines, np.array([249, 548]), np.array([3, 2]))
+    assert tokens.tolist() == [4, 4001, 4002, 299, 300]
+    assert store.tables(lines).tolist() == [[5], [1]]
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

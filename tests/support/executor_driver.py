@@ -12,6 +12,7 @@ from stageline_engine.core.deployment import RankSettings, StageSpec
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, StepReport, StepResult
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.executor.base import Executor
+from stageline_engine.executor.local import LocalExecutor
 
 BLOCK_SIZE = 4
 NUM_BLOCKS = 128
@@ -107,3 +108,19 @@ class ExecutorDriver:
         first = self._free_block
         self._free_block += -(-num_tokens // BLOCK_SIZE)
         return list(range(first, self._free_block))
+
+
+class Running:
+    """Ranks as processes, started and driven."""
+
+    def __init__(self, folder: Path, bounds: Sequence[int], tp: Sequence[int]) -> None:
+        self.tp = tp
+        self.lines: list[str] = []
+        self.executor = LocalExecutor()
+        settings = stage_settings(folder, bounds, tp)
+        self.started = self.executor.start(settings, lambda loaded: NUM_BLOCKS, self.lines.append, 1)
+        self.driver = ExecutorDriver(self.executor)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.executor.close()

@@ -2,7 +2,8 @@
 
 A model's attention module calls :func:`paged_attention` with the packed rows of a micro-batch; RowBatch and KVPool
 come to it as keyword arguments through the model's own forward. The same code runs on any device: for each group of
-decode rows, and for each prefill segment, one gather of keys and values and one batched attention.
+decode rows, and for each prefill segment, one gather of keys and values and one batched attention. It has been run on
+CPUs only.
 
 Dimensions: T rows, Q attention heads, N KV heads, G = Q / N heads that share one KV head, D head size, S rows of a
 decode group, L positions looked at.

@@ -35,23 +35,28 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(module: nn.Module) -> int:
-    """Replace the linears inside ``module`` that have a float32 weight on the CPU, in place; returns how many.
+    """Replace the CPU linears inside ``module`` by packed ones, in place; returns how many.
 
-    The unpacked weights are freed, unless somebody else holds them (a tied embedding). Nothing changes on other
-    devices, for other dtypes, or where torch was built without oneDNN.
+    Their weight must be float32, or bfloat16 where the CPU multiplies that natively. The unpacked weights are freed,
+    unless somebody else holds them (a tied embedding). Nothing changes on other devices, for other dtypes, or where
+    torch was built without oneDNN.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
+    return _pack(module, _packed_dtypes())
+
+
+def _packed_dtypes() -> set[torch.dtype]:
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return {torch.float32, torch.bfloat16} if has_bfloat16 else {torch.float32}
+
+
+def _pack(module: nn.Module, dtypes: set[torch.dtype]) -> int:
     replaced = 0
     for name, child in list(module.named_children()):
-        if type(child) is nn.Linear and _can_pack(child):
+        if type(child) is nn.Linear and child.weight.device.type == "cpu" and child.weight.dtype in dtypes:
             setattr(module, name, PackedLinear(child))
             replaced += 1
         else:
-            replaced += pack_linears(child)
+            replaced += _pack(child, dtypes)
     return replaced
-
-
-def _can_pack(linear: nn.Linear) -> bool:
-    weight_OI = linear.weight
-    return weight_OI.device.type == "cpu" and weight_OI.dtype == torch.float32 and weight_OI.numel() > 0

@@ -88,8 +88,10 @@ class Projection:
     def _prompt_logprobs(self, segment: Segment, hidden_TH: torch.Tensor) -> PromptLogprobs | None:
         """What this segment's rows say of the prompt tokens that follow them."""
         sequence = self._sequences[segment.seq]
+        if sequence.prompt_logprobs is None:
+            return None
         targets = sequence.prompt_token_ids[segment.start + 1 : segment.start + 1 + segment.length]
-        if sequence.prompt_logprobs is None or not targets:
+        if not targets:
             return None
         tokens: list[TokenLogprobs] = []
         for start in range(0, len(targets), PROMPT_CHUNK):

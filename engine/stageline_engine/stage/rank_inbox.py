@@ -46,14 +46,14 @@ class Inbox:
 
     def begin_epoch(self, epoch: int) -> None:
         """Forget what belongs to the epoch before, and take what belongs to this one."""
-        self.end_epoch()
         self.epoch = epoch
+        self.end_epoch()
         self._is_live = True
 
     def end_epoch(self) -> None:
         """Refuse everything but another InitRank."""
         self._is_live = False
-        self.commands.clear()
+        self.commands = deque(command for command in self.commands if command.epoch > self.epoch)
         self.work.clear()
         self.results.clear()
         self.on_plan = None
@@ -109,6 +109,8 @@ class Inbox:
     def _sort(self, message: SetUpCommand | AdmitSequence | StepPlan) -> None:
         if isinstance(message, InitRank):
             if message.epoch > self.epoch:
+                # What was to be done in older epochs is void, another InitRank included.
+                self.commands.clear()
                 self.commands.append(message)
             else:
                 _log.warning("%s", StaleEpochError(message.epoch, self.epoch))

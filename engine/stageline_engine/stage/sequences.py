@@ -37,9 +37,6 @@ class SequenceStore:
         self._num_tokens_N: IntArray = np.zeros(num_sequences, np.int64)
         self._first_step_N: IntArray = np.zeros(num_sequences, np.int64)
 
-    def __len__(self) -> int:
-        return len(self._line_of)
-
     def admit(self, admission: AdmitSequence) -> None:
         """Keep an admission until a plan gives its sequence blocks."""
         self._admitted[admission.seq] = admission
