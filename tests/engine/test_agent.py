@@ -17,6 +17,7 @@ from stageline_engine.agent.node_agent import NodeAgent, RankDied, read_architec
 from stageline_engine.agent.rank_log import MAX_LINE_BYTES, TAIL_LINES, RankLog
 from stageline_engine.comm.commands import RankBoot
 from stageline_engine.comm.curve import new_keys
+from support.processes import nothing_left
 
 PATIENCE = 60.0
 NOBODY = "tcp://127.0.0.1:9"
@@ -29,7 +30,8 @@ from stageline_engine.comm.commands import RankBoot
 from stageline_engine.comm.curve import new_keys
 agent = NodeAgent("LlamaForCausalLM", 1)
 for rank in range(2):
-    agent.start(RankBoot(stage=0, rank=rank, incarnation=1, endpoint="tcp://127.0.0.1:9", keys=new_keys(), log_level=20))
+    boot = RankBoot(stage=0, rank=rank, incarnation=1, endpoint="tcp://127.0.0.1:9", keys=new_keys(), log_level=20)
+    agent.start(boot)
 while None in (agent.pid((0, 0)), agent.pid((0, 1))):
     select.select([agent], [], [])
     agent.poll()
@@ -60,10 +62,10 @@ def wait_for_death(agent: NodeAgent) -> RankDied:
 
 @pytest.fixture
 def agent() -> Iterator[NodeAgent]:
-    made = NodeAgent("LlamaForCausalLM", threads=1)
-    yield made
-    made.close()
-    assert not psutil.Process().children(recursive=True)
+    with nothing_left():
+        made = NodeAgent("LlamaForCausalLM", threads=1)
+        yield made
+        made.close()
 
 
 def test_ranks_are_started_killed_and_replaced(agent: NodeAgent) -> None:
@@ -146,11 +148,11 @@ def test_a_fork_parent_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatc
 
 
 def test_close_ends_a_fork_parent_that_still_imports() -> None:
-    agent = NodeAgent("LlamaForCausalLM", threads=1)
-    agent.start(boot(0))
-    assert not agent.is_preloaded
-    agent.close()
-    assert not psutil.Process().children(recursive=True)
+    with nothing_left():
+        agent = NodeAgent("LlamaForCausalLM", threads=1)
+        agent.start(boot(0))
+        assert not agent.is_preloaded
+        agent.close()
 
 
 def test_nothing_survives_the_owner() -> None:

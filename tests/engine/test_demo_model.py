@@ -12,11 +12,11 @@ import openai
 import pytest
 import torch
 import transformers
-from support.serving import Served, end
 
 from stageline_engine import LLM, SamplingParams
 from stageline_engine.core.config import SchedulerConfig
 from stageline_engine.sources.resolve import resolve
+from support.serving import Served, end
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

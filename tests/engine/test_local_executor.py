@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.executor_driver import NUM_BLOCKS, ExecutorDriver, Running, stage_settings
-from support.tiny_models import LAYERS, tiny_model
 
 from stageline_engine.executor.inline import InlineExecutor
+from support.executor_driver import NUM_BLOCKS, ExecutorDriver, Running, stage_settings
+from support.processes import nothing_left
+from support.tiny_models import LAYERS, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
 MAX_TOKENS = 9
@@ -41,10 +42,10 @@ def expected(folder: Path) -> list[list[int]]:
 )
 def running(request: pytest.FixtureRequest, folder: Path) -> Iterator[Running]:
     bounds, tp = request.param
-    made = Running(folder, bounds, tp)
-    yield made
-    made.close()
-    assert not psutil.Process().children(recursive=True)
+    with nothing_left():
+        made = Running(folder, bounds, tp)
+        yield made
+        made.close()
 
 
 def test_processes_give_the_tokens_of_one_process(running: Running, expected: list[list[int]]) -> None:

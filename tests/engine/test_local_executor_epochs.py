@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 import zmq
-from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
-from support.tiny_models import LAYERS, tiny_model
 
 from stageline_engine.comm.commands import Hello
 from stageline_engine.core.deployment import RankLoaded, RankSettings
@@ -21,6 +18,9 @@ from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, Ste
 from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.rank_host import RankHost
 from stageline_engine.executor.rank_setup import RankSetup
+from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
+from support.processes import nothing_left
+from support.tiny_models import LAYERS, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3]]
 MAX_TOKENS = 6
@@ -73,10 +73,10 @@ class Pipeline:
 
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:
-    made = Pipeline(stage_settings(tiny_model("llama"), [0, 2, LAYERS], [2, 1]))
-    yield made
-    made.close()
-    assert not psutil.Process().children(recursive=True)
+    with nothing_left():
+        made = Pipeline(stage_settings(tiny_model("llama"), [0, 2, LAYERS], [2, 1]))
+        yield made
+        made.close()
 
 
 def kept(lines: Sequence[str]) -> list[bool]:

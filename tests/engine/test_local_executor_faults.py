@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from support.executor_driver import NUM_BLOCKS, Running, stage_settings
-from support.tiny_models import tiny_model
 
 from stageline_engine.core.deployment import RankLoaded
 from stageline_engine.core.errors import ConfigurationError, StageFailedError
 from stageline_engine.executor.local import LocalExecutor
+from support.executor_driver import NUM_BLOCKS, Running, stage_settings
+from support.processes import descendants, nothing_left
+from support.tiny_models import tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
 MAX_TOKENS = 9
@@ -26,8 +27,10 @@ def folder() -> Path:
     return tiny_model("llama")
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    with nothing_left():
+        yield
 
 
 @pytest.fixture
@@ -35,40 +38,6 @@ def two_stages(folder: Path) -> Iterator[Running]:
     made = Running(folder, (0, 2, 5), (1, 1))
     yield made
     made.close()
-
-
-def test_processes_give_the_tokens_of_one_process(running: Running, expected: list[list[int]]) -> None:
-    assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
-    # Once more: sequences of before are still known, their blocks taken.
-    assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
-
-
-def test_a_person_is_told_how_the_start_goes(running: Running) -> None:
-    for stage in range(len(running.tp)):
-        assert any(line.startswith(f"stage {stage} (layers") and "loaded" in line for line in running.lines)
-        assert any(line.startswith(f"stage {stage}: warm") for line in running.lines)
-
-
-def test_processes_and_memory_are_told_by_stage(running: Running) -> None:
-    pids = running.started.rank_pids
-    assert [len(of_stage) for of_stage in pids] == list(running.tp)
-    resident = running.executor.resident_bytes()
-    for stage, of_stage in enumerate(pids):
-        assert resident[stage] > 0
-        assert all(psutil.pid_exists(pid) for pid in of_stage)
-
-
-def test_strangers_on_every_port_do_no_harm(running: Running, expected: list[list[int]]) -> None:
-    pids = [os.getpid(), *(pid for of_stage in running.started.rank_pids for pid in of_stage)]
-    ports = listening_ports(pids)
-    # The channel, gloo's on both sides of each boundary and in each rank of a group, one for step results.
-    assert len(ports) >= 1 + (len(pids) > 2) * 3
-    assert {address for address, _ in ports} == {"127.0.0.1"}
-    strangers = [talk_nonsense(address, port, seed) for address, port in ports for seed in range(4)]
-    assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
-    for stranger in strangers:
-        stranger.close()
-    assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
 
 
 def test_reports_account_for_every_stage_and_step(two_stages: Running) -> None:
@@ -107,16 +76,14 @@ def test_a_rank_killed_while_idle_is_named(two_stages: Running) -> None:
 @pytest.mark.parametrize("victim", ["rank", "fork parent"])
 def test_a_process_killed_during_start_ends_the_start(folder: Path, victim: str) -> None:
     def choose_blocks(loaded: list[RankLoaded]) -> int:
-        (fork_parent,) = psutil.Process().children()
-        processes = fork_parent.children() if victim == "rank" else [fork_parent]
-        os.kill(max(process.pid for process in processes), signal.SIGKILL)
+        rank = psutil.Process(max(descendants()))
+        os.kill(rank.pid if victim == "rank" else rank.ppid(), signal.SIGKILL)
         return NUM_BLOCKS
 
     executor = LocalExecutor()
     with pytest.raises(StageFailedError) as caught:
         executor.start(stage_settings(folder, (0, 2, 5), (1, 1)), choose_blocks, lambda line: None, 1)
     assert caught.value.exit_code == -9
-    assert not children()
 
 
 def test_a_rank_that_raises_shows_its_last_words(folder: Path) -> None:
@@ -126,7 +93,6 @@ def test_a_rank_that_raises_shows_its_last_words(folder: Path) -> None:
     assert caught.value.exit_code == 1
     assert "Traceback" in caught.value.log_tail
     assert "float31" in str(caught.value)
-    assert not children()
 
 
 def test_an_error_of_choose_blocks_ends_the_start(folder: Path) -> None:
@@ -135,4 +101,3 @@ def test_an_error_of_choose_blocks_ends_the_start(folder: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="--kv-memory"):
         LocalExecutor().start(stage_settings(folder, (0, 5), (1,)), choose_blocks, lambda line: None, 1)
-    assert not children()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from stageline_engine.cli.flags import field_texts
 from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
 from support.tiny_folder import CONFIG, write_folder

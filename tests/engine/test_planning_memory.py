@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stageline_engine.core.deployment import RankLoaded, StageSpec
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning.devices import gpu

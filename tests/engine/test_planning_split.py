@@ -8,6 +8,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stageline_engine.core.config import ParallelConfig
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning.devices import cpu, gpu
@@ -58,10 +59,16 @@ def test_the_cut_is_the_best_of_all_cuts(
         assert total(found) == best
 
 
-@pytest.mark.parametrize(("sequences", "workload"), [(16, DECODE), (32, DECODE), (64, DECODE), (64, Workload())])
-def test_the_output_head_of_a_small_model_counts_as_eight_layers_in_decode(sequences: int, workload: Workload) -> None:
-    found = choose_split(SMOLLM2_135M, config(stages=2, max_num_seqs=sequences), workload=workload)
-    assert found == (19, 11)
+@pytest.mark.parametrize("sequences", [16, 32, 64])
+def test_the_output_head_of_a_small_model_counts_as_many_layers_in_decode(sequences: int) -> None:
+    """Its matrix is that of 8 layers; without KV to read and small operations to launch it costs as much as 6 to 8."""
+    short = choose_split(SMOLLM2_135M, config(stages=2, max_num_seqs=sequences), workload=DECODE)
+    assert short in ((18, 12), (19, 11))
+
+
+def test_the_output_head_counts_less_when_layers_have_much_kv_to_read() -> None:
+    long = Workload(prompt_tokens=1, output_tokens=8000)
+    assert choose_split(SMOLLM2_135M, config(stages=2), workload=long) < (17, 13)
 
 
 def test_the_output_head_counts_for_nothing_in_prefill() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from stageline_engine.core.errors import ModelSourceError, UnsupportedModelError
 from stageline_engine.sources import child
 from stageline_engine.sources.profile_cache import load_profile

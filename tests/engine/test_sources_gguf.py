@@ -13,11 +13,12 @@ import pytest
 from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
+from tokenizers import Tokenizer
+
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.gguf_header import BLOCKS, check_gguf
 from stageline_engine.sources.resolve import resolve
 from support.tiny_gguf import HEADS, KV_HEADS, LAYERS, TEMPLATE, write_tiny_gguf
-from tokenizers import Tokenizer
 
 
 @pytest.fixture(scope="module")

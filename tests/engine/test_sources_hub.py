@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.resolve import resolve
 from support.hub_server import Hub, running_hub

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.integrity import check_folder, weight_files
 from support.tiny_folder import shard_name, write_folder

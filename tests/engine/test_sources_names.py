@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.resolve import resolve
 from support.tiny_folder import write_folder

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from stageline_engine.sources import store
 
 MAKER = """

@@ -73,9 +73,7 @@ class ExecutorDriver:
         """Returns (sequence, length of the prompt)."""
         self._num_sequences += 1
         greedy = SamplingParams(temperature=0.0, max_tokens=max_tokens, seed=0)
-        self._executor.admit(
-            AdmitSequence(self._epoch, self._num_sequences, list(prompt), len(prompt), greedy, 0, ())
-        )
+        self._executor.admit(AdmitSequence(self._epoch, self._num_sequences, list(prompt), len(prompt), greedy, 0, ()))
         return self._num_sequences, len(prompt)
 
     def wait_for(self, step: int) -> None:

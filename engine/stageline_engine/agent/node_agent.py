@@ -240,7 +240,7 @@ class NodeAgent:
 
 
 def read_architecture(model_folder: str) -> str:
-    """The transformers class that a folder's config.json names; "" when it cannot be read, which a rank will explain."""
+    """The transformers class that a folder's config.json names; "" when it cannot be read: a rank will explain it."""
     try:
         config = json.loads((Path(model_folder) / "config.json").read_text())
         return str(config["architectures"][0])

@@ -1,4 +1,4 @@
-"""How a command speaks to the person at the terminal: progress and errors on standard error, results on standard output."""
+"""How a command speaks to a person: progress and errors on standard error, results on standard output."""
 
 from __future__ import annotations
 

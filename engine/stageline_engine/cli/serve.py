@@ -23,6 +23,8 @@ from stageline_engine.server.run import listen, serve
 from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
 
+ENGINE_DEFAULTS = EngineOptions()
+SERVER_DEFAULTS = ServerOptions()
 INTERRUPTED = 130
 """Exit code of a command that a signal ended before it served."""
 
@@ -31,8 +33,8 @@ def serve_command(
     model: flags.ModelName,
     /,
     *,
-    engine: Annotated[EngineOptions, Parameter(name="*")] = EngineOptions(),
-    server: Annotated[ServerOptions, Parameter(name="*")] = ServerOptions(),
+    engine: Annotated[EngineOptions, Parameter(name="*")] = ENGINE_DEFAULTS,
+    server: Annotated[ServerOptions, Parameter(name="*")] = SERVER_DEFAULTS,
 ) -> int:
     """Serve a model with the OpenAI API."""
     config = engine_config(model, engine)

@@ -82,7 +82,7 @@ class RankChannel:
         self._codec: Codec[RankCommand] = Codec(RankCommand)
 
     def send(self, message: msgspec.Struct) -> None:
-        """Waits while the engine core is not connected yet; when it is gone for good, the rank is ended from outside."""
+        """Waits while the engine core is not connected yet; when it is gone for good, others end the rank."""
         self.socket.send(encode(message))
 
     def receive(self) -> Iterator[RankCommand]:

@@ -47,6 +47,6 @@ def encode(message: msgspec.Struct) -> bytes:
     payload = _encoder.encode(message)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise BadMessageError(
-            f"{type(message).__name__} has {len(payload)} bytes, more than the {MAX_MESSAGE_BYTES} that a message may have"
+            f"{type(message).__name__} has {len(payload)} bytes, more than a message may have: {MAX_MESSAGE_BYTES}"
         )
     return payload

@@ -136,7 +136,7 @@ LINK_FAILED = "link"
 
 
 class RankFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A rank cannot go on in this epoch, but lives. (One that raises anything unforeseen ends, and its log says why.)"""
+    """A rank cannot go on in this epoch, but lives. (One that raises anything unforeseen ends; its log says why.)"""
 
     epoch: int
     kind: str

@@ -24,9 +24,16 @@ class GlooGroup:
         self._end: GlooEnd | None = None
         self._group: Group | None = None
 
-    def open(self, epoch: int) -> bytes:
-        """Abandon the group of the epoch before, if any; returns what the other members need."""
+    def close(self) -> None:
+        """Leave the group of this epoch, if any. Members that wait for this one wake up with LinkFailedError.
+
+        They have to: survivors of a death may stand at different plans, and one of them within an operation.
+        """
         self._group = None
+        self._end = None
+
+    def open(self, epoch: int) -> bytes:
+        """Returns what the other members need."""
         self._end = GlooEnd(self._name, epoch, self.rank, self.size)
         return self._end.value()
 

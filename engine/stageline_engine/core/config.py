@@ -95,8 +95,31 @@ def validate(config: EngineConfig) -> None:
     Raises:
         ConfigurationError: names the flag, its value and the remedy.
     """
-    parallel, scheduler, cache, model = config.parallel, config.scheduler, config.cache, config.model
+    _validate_model(config.model)
+    _validate_parallel(config.parallel)
+    _at_least("--block-size", config.cache.block_size, 1)
+    _at_least("--kv-memory", config.cache.kv_memory, 1)
+    _at_least("--max-num-seqs", config.scheduler.max_num_seqs, 1)
+    _at_least("--max-waiting", config.scheduler.max_waiting, 1)
+    _at_least("--max-num-batched-tokens", config.scheduler.max_num_batched_tokens, 1)
+    _at_least("--micro-batches", config.scheduler.micro_batches, 1)
+    for flag, seconds in (("--start-timeout", config.start_timeout), ("--hang-timeout", config.hang_timeout)):
+        if seconds <= 0:
+            raise ConfigurationError(flag, seconds, "give a number of seconds above 0")
+
+
+def _validate_model(model: ModelConfig) -> None:
+    _one_of("--dtype", model.dtype, ("auto", "float32", "bfloat16", "float16"))
+    _at_least("--max-model-len", model.max_model_len, 1)
+    if not 0 <= model.seed < 2**63:
+        raise ConfigurationError("--seed", model.seed, "give a number from 0 to 2**63 - 1")
+
+
+def _validate_parallel(parallel: ParallelConfig) -> None:
     _at_least("--stages", parallel.stages, 1)
+    _at_least("--threads", parallel.threads, 1)
+    _one_of("--device", parallel.device, ("auto", "cpu", "cuda"))
+    _one_of("--executor", parallel.executor, ("local", "inline"))
     if len(parallel.tp) not in (1, parallel.stages):
         raise ConfigurationError(
             "--tp", ",".join(map(str, parallel.tp)), f"give one number, or one for each of the {parallel.stages} stages"
@@ -111,31 +134,10 @@ def validate(config: EngineConfig) -> None:
             )
         if min(parallel.layer_split) < 1:
             raise ConfigurationError("--layer-split", shown, "each stage needs at least one layer")
-    if parallel.threads is not None:
-        _at_least("--threads", parallel.threads, 1)
-    _one_of("--device", parallel.device, ("auto", "cpu", "cuda"))
-    _one_of("--executor", parallel.executor, ("local", "inline"))
-    _one_of("--dtype", model.dtype, ("auto", "float32", "bfloat16", "float16"))
-    _at_least("--block-size", cache.block_size, 1)
-    if cache.kv_memory is not None:
-        _at_least("--kv-memory", cache.kv_memory, 1)
-    _at_least("--max-num-seqs", scheduler.max_num_seqs, 1)
-    _at_least("--max-waiting", scheduler.max_waiting, 1)
-    if scheduler.max_num_batched_tokens is not None:
-        _at_least("--max-num-batched-tokens", scheduler.max_num_batched_tokens, 1)
-    if scheduler.micro_batches is not None:
-        _at_least("--micro-batches", scheduler.micro_batches, 1)
-    if model.max_model_len is not None:
-        _at_least("--max-model-len", model.max_model_len, 1)
-    if not 0 <= model.seed < 2**63:
-        raise ConfigurationError("--seed", model.seed, "give a number from 0 to 2**63 - 1")
-    for flag, seconds in (("--start-timeout", config.start_timeout), ("--hang-timeout", config.hang_timeout)):
-        if seconds <= 0:
-            raise ConfigurationError(flag, seconds, "give a number of seconds above 0")
 
 
-def _at_least(flag: str, value: int, least: int) -> None:
-    if value < least:
+def _at_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
         raise ConfigurationError(flag, value, f"give a number of at least {least}")
 
 

@@ -28,8 +28,8 @@ class CostModel:
     def decode_layer(self, layer: LayerProfile, tp: int, rows: float, context: int) -> float:
         """One layer for a micro-batch of ``rows`` sequences that hold ``context`` tokens each."""
         seen = min(context, layer.sliding_window or context)
-        kv = rows * seen * kv_elements(layer, tp) * self._element / self._device.bytes_per_second
-        return self._layer(layer, tp, rows) + kv
+        moved = self._device.kv_passes * rows * seen * kv_elements(layer, tp) * self._element
+        return self._layer(layer, tp, rows) + moved / self._device.bytes_per_second
 
     def prefill_layer(self, layer: LayerProfile, tp: int, chunk: int, context: int) -> float:
         """One layer for a chunk of ``chunk`` prompt rows that see ``context`` tokens each on average."""

@@ -88,6 +88,8 @@ class Joints:
 
     def close(self) -> None:
         """Abandon everything; nothing of it is used again, and nothing is waited for."""
+        if self._group is not None:
+            self._group.close()
         for link in self.downstream:
             link.close()
         if self.upstream is not None:
