@@ -11,17 +11,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stageline_engine.client.async_engine import AsyncEngine
+    from stageline_engine.client.launch import prepare
     from stageline_engine.client.llm import LLM, RequestOutput
+    from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
     from stageline_engine.core.request import SamplingParams
 
+_CONFIG = "stageline_engine.core.config"
 _HOMES = {
     "LLM": "stageline_engine.client.llm",
     "RequestOutput": "stageline_engine.client.llm",
     "AsyncEngine": "stageline_engine.client.async_engine",
+    "prepare": "stageline_engine.client.launch",
     "SamplingParams": "stageline_engine.core.request",
+    "CacheConfig": _CONFIG,
+    "EngineConfig": _CONFIG,
+    "ModelConfig": _CONFIG,
+    "ParallelConfig": _CONFIG,
+    "SchedulerConfig": _CONFIG,
 }
 
-__all__ = ["LLM", "AsyncEngine", "RequestOutput", "SamplingParams"]
+__all__ = [
+    "LLM",
+    "AsyncEngine",
+    "CacheConfig",
+    "EngineConfig",
+    "ModelConfig",
+    "ParallelConfig",
+    "RequestOutput",
+    "SamplingParams",
+    "SchedulerConfig",
+    "prepare",
+]
 
 
 def __getattr__(name: str) -> object:

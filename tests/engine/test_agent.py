@@ -168,6 +168,14 @@ def test_nothing_survives_the_owner() -> None:
         assert not alive
 
 
+def test_the_owners_process_needs_no_torch() -> None:
+    program = (
+        "import sys, stageline_engine.executor.local\nprint({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
+
+
 def test_a_log_keeps_the_last_lines() -> None:
     log = RankLog("stage 0 rank 0")
     for number in range(TAIL_LINES + 5):

@@ -274,9 +274,13 @@ def test_a_sender_of_results_never_waits_for_a_dead_stage(contexts: Callable[[Re
     receiver = FeedbackReceiver(contexts(keys))
     sender = FeedbackSender(contexts(keys), [receiver.address])
     receiver.close()
-    with pytest.raises(LinkFailedError):
+
+    def send_many() -> None:
         for _ in range(10**6):
             sender.send(RESULT)
+
+    with pytest.raises(LinkFailedError):
+        send_many()
 
 
 @pytest.mark.parametrize(

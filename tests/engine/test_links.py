@@ -24,7 +24,7 @@ PATIENCE = 30.0
 CHILD = """
 import sys, torch
 from stageline_engine.comm.rendezvous import GlooEnd
-end = GlooEnd("pair", 1, 0, 2)
+end = GlooEnd("pair", 1, 0, 2, lambda: None)
 print(end.value().hex(), flush=True)
 end.supply({1: bytes.fromhex(sys.stdin.readline())})
 pair = end.join()
@@ -55,11 +55,12 @@ def news() -> News:
 
 
 def connect(news: News, dtype: torch.dtype = torch.float32) -> tuple[GlooSendLink, GlooRecvLink]:
-    ends = [GlooEnd("pair", 1, number, 2) for number in (0, 1)]
+    ends = [GlooEnd("pair", 1, number, 2, news.notify) for number in (0, 1)]
     values = {number: end.value() for number, end in enumerate(ends)}
     assert all(len(value) < 1024 for value in values.values())
     for end in ends:
         end.supply(values)
+    news.wait_for(lambda: all(end.is_settled for end in ends))
     pairs = [end.join() for end in ends]
     return (
         GlooSendLink("pair", pairs[0], news.notify),
@@ -120,7 +121,7 @@ def test_a_killed_peer_is_noticed(news: News) -> None:
     with child:
         assert child.stdin is not None
         assert child.stdout is not None
-        end = GlooEnd("pair", 1, 1, 2)
+        end = GlooEnd("pair", 1, 1, 2, news.notify)
         child.stdin.write(end.value().hex() + "\n")
         child.stdin.flush()
         end.supply({0: bytes.fromhex(child.stdout.readline())})
@@ -139,7 +140,7 @@ def test_a_killed_peer_is_noticed(news: News) -> None:
 def test_an_abandoned_end_leaves_nobody_waiting(news: News) -> None:
     abandoned, _ = connect(news)
     abandoned.close()
-    lonely = GlooEnd("pair", 2, 0, 2)
+    lonely = GlooEnd("pair", 2, 0, 2, news.notify)
     assert lonely.value()
     sender, receiver = connect(news)
     receiver.expect(1)
@@ -152,7 +153,7 @@ def together(size: int, act: Callable[[GlooGroup], torch.Tensor]) -> list[torch.
     groups = [GlooGroup("tensor-0", rank, size) for rank in range(size)]
     results: dict[int, torch.Tensor] = {}
     for epoch in (1, 2):
-        values = {group.rank: group.open(epoch) for group in groups}
+        values = {group.rank: group.open(epoch, lambda: None) for group in groups}
 
         def be(group: GlooGroup, values: dict[int, bytes] = values) -> None:
             group.supply(values)
@@ -182,6 +183,31 @@ def test_a_group_gathers_in_rank_order(size: int) -> None:
     gathered = together(size, lambda group: group.all_gather_last(parts[group.rank].t().contiguous().t()))
     for one in gathered:
         assert torch.equal(one, torch.cat(list(parts), dim=-1))
+
+
+def test_a_member_that_leaves_wakes_those_that_wait_for_it() -> None:
+    groups = [GlooGroup("tensor-0", rank, 2) for rank in range(2)]
+    values = {group.rank: group.open(1, lambda: None) for group in groups}
+    for group in groups:
+        group.supply(values)
+    for group in groups:
+        group.join()
+    errors: list[LinkFailedError] = []
+    begun = threading.Event()
+
+    def wait_in_vain() -> None:
+        begun.set()
+        try:
+            groups[1].all_reduce(torch.ones(3))
+        except LinkFailedError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait_in_vain)
+    waiting.start()
+    begun.wait()
+    groups[0].close()
+    waiting.join(PATIENCE)
+    assert len(errors) == 1
 
 
 def test_ranks_are_wired_by_remainder() -> None:

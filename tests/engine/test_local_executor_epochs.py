@@ -11,13 +11,13 @@ import msgspec
 import pytest
 import zmq
 
-from stageline_engine.comm.commands import Hello
+from stageline_engine.comm.commands import Connect, Connected, Hello, RankId
 from stageline_engine.core.deployment import RankLoaded, RankSettings
 from stageline_engine.core.errors import ConfigurationError, ModelSourceError, StageFailedError, UnsupportedModelError
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.rank_host import RankHost
-from stageline_engine.executor.rank_setup import RankSetup
+from stageline_engine.executor.rank_setup import RankSetup, Reply
 from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
 from support.processes import nothing_left
 from support.tiny_models import LAYERS, tiny_model
@@ -152,6 +152,31 @@ def test_an_epoch_ends_while_ranks_wait_for_each_other(pipeline: Pipeline) -> No
     pipeline.start(epoch=3)
     assert kept(pipeline.lines) == [True, True]
     assert ExecutorDriver(pipeline, epoch=3).generate(PROMPTS, MAX_TOKENS) == expected
+
+
+class HalfConnected:
+    """Passes everything on, but lets only stage 1 connect, and gives up then."""
+
+    def __init__(self, host: RankHost) -> None:
+        self._host = host
+        self.begin_epoch = host.begin_epoch
+
+    def send(self, rank_id: RankId, command: msgspec.Struct) -> None:
+        if not (isinstance(command, Connect) and rank_id[0] == 0):
+            self._host.send(rank_id, command)
+
+    def wait_all(self, kind: type[Reply], on_reply: Callable[[RankId, Reply], None]) -> None:
+        if kind is Connected:
+            raise TimeoutError
+        self._host.wait_all(kind, on_reply)
+
+
+def test_an_epoch_ends_while_ranks_connect(pipeline: Pipeline) -> None:
+    setup = RankSetup(HalfConnected(pipeline.host), pipeline.settings, 1, pipeline.lines.append)
+    with pytest.raises(TimeoutError):
+        setup.run(lambda loaded: NUM_BLOCKS)
+    pipeline.start(epoch=2)
+    assert len(ExecutorDriver(pipeline, epoch=2).generate(PROMPTS, MAX_TOKENS)) == len(PROMPTS)
 
 
 def test_a_gap_in_the_plans_is_not_run_over(pipeline: Pipeline) -> None:

@@ -47,9 +47,9 @@ def _bad_call(node: ast.Call) -> Iterator[str]:
         yield "torch.load without weights_only=True"
     if _is(keywords.get("allow_pickle"), True) or "pickle_module" in keywords:
         yield f"{name} with pickle"
-    named = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-    if name in ("importlib.import_module", "__import__") and FORBIDDEN_MODULES & {str(value) for value in named}:
-        yield f"{name}({named[0]})"
+    imported = {ast.unparse(argument).strip("'") for argument in node.args}
+    if name in ("importlib.import_module", "__import__"):
+        yield from imported & FORBIDDEN_MODULES
 
 
 def _is(node: ast.expr | None, value: object) -> bool:

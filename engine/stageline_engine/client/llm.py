@@ -155,8 +155,12 @@ class LLM:
                 bar.update()
                 return output
 
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(p, s)) for p, s in zip(prompts, params, strict=True)]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(p, s)) for p, s in zip(prompts, params, strict=True)]
+            except BaseExceptionGroup as errors:
+                # The first one cancelled the others; it is what the caller has to know.
+                raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def _generate_one(self, prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:

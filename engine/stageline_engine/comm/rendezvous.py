@@ -8,7 +8,7 @@ control channel. So there is no global group, no TCP store, and a group of anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Protocol, cast
 
@@ -54,12 +54,15 @@ class GlooEnd:
     Args:
         name: of the group, unique within an epoch; all members give the same.
         number: of this member, below ``size``.
+        notify: called from another thread when :meth:`join` would not wait any more.
     """
 
-    def __init__(self, name: str, epoch: int, number: int, size: int) -> None:
+    def __init__(self, name: str, epoch: int, number: int, size: int, notify: Callable[[], None]) -> None:
         self._name = f"epoch {epoch} {name}"
         self._number = number
         self._size = size
+        self._notify = notify
+        self._has_ended = False
         self._store = PrefixStore(f"{epoch}/{name}", HashStore())
         self._group: Group | None = None
         self._error: RuntimeError | None = None
@@ -82,6 +85,11 @@ class GlooEnd:
         for number in range(self._size):
             if number != self._number:
                 self._store.set(self._key(number), cast(str, values[number]))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all members are connected, or one cannot be reached."""
+        return self._has_ended
 
     def join(self) -> Group:
         """Wait until all members are connected. A process supplies all its ends before it joins one.
@@ -107,3 +115,5 @@ class GlooEnd:
             self._group = cast(Group, ProcessGroupGloo(self._store, self._number, self._size, options))
         except RuntimeError as error:
             self._error = error
+        self._has_ended = True
+        self._notify()

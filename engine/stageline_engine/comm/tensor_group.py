@@ -32,15 +32,20 @@ class GlooGroup:
         self._group = None
         self._end = None
 
-    def open(self, epoch: int) -> bytes:
-        """Returns what the other members need."""
-        self._end = GlooEnd(self._name, epoch, self.rank, self.size)
+    def open(self, epoch: int, notify: Callable[[], None]) -> bytes:
+        """Returns what the other members need; ``notify`` as in :class:`GlooEnd`."""
+        self._end = GlooEnd(self._name, epoch, self.rank, self.size, notify)
         return self._end.value()
 
     def supply(self, values: Mapping[int, bytes]) -> None:
         """Take what the members returned from :meth:`open`. Does not wait."""
         assert self._end is not None, "open() comes before supply()"
         self._end.supply(values)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether :meth:`join` would not wait."""
+        return self._end is not None and self._end.is_settled
 
     def join(self) -> None:
         """Wait until all members are connected.

@@ -61,6 +61,8 @@ class LocalExecutor:
         failure = host.take_failure()
         if isinstance(failure, StageFailedError):
             events.append(failure)
+        elif failure is not None:
+            raise failure
         return events
 
     def sockets(self) -> list[zmq.Socket[bytes] | int]:

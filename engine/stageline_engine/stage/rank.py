@@ -118,8 +118,11 @@ class RankProcess:
         self._channel.send(Opened(command.epoch, joints.values, address))
 
     def _connect(self, command: Connect) -> None:
-        model = self._loaded_runner().model
-        self._opened_joints().connect(command.ends, command.feedback, model.hidden_size, model.dtype, model.device)
+        model, joints = self._loaded_runner().model, self._opened_joints()
+        joints.supply(command.ends)
+        # Waited for in the inbox: a member may be gone, and another epoch the way out.
+        self._inbox.wait_until(joints.is_settled)
+        joints.join(command.feedback, model.hidden_size, model.dtype, model.device)
         self._channel.send(Connected(command.epoch))
 
     def _warm_up(self, command: WarmUp) -> None:

@@ -38,37 +38,43 @@ class Joints:
         self._group = group
         self._boundaries = [wire for wire in boundary_wires(tp_of_stages) if member in wire.members]
         self._ends = {
-            wire.name: GlooEnd(wire.name, epoch, wire.number_of(member), len(wire.members)) for wire in self._boundaries
+            wire.name: GlooEnd(wire.name, epoch, wire.number_of(member), len(wire.members), notify)
+            for wire in self._boundaries
         }
         self.values = {name: end.value() for name, end in self._ends.items()}
         """What the other members need, by link name."""
         if group is not None:
             (wire,) = [wire for wire in tensor_wires(tp_of_stages) if member in wire.members]
             self._tensor_name = wire.name
-            self.values[wire.name] = group.open(epoch)
+            self.values[wire.name] = group.open(epoch, notify)
         self.feedback = FeedbackReceiver(context) if takes_feedback(member, tp_of_stages) else None
         self.makes_results = sends_feedback(member, tp_of_stages)
         self.upstream: RecvLink | None = None
         self.downstream: list[SendLink] = []
         self._results: FeedbackSender | None = None
 
-    def connect(
-        self,
-        ends: Mapping[str, Mapping[int, bytes]],
-        feedback: Sequence[str],
-        hidden_size: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        """Join what was opened; waits until the other members do the same.
-
-        Raises:
-            LinkFailedError: one of them cannot be reached.
-        """
+    def supply(self, ends: Mapping[str, Mapping[int, bytes]]) -> None:
+        """Take the other members' values; connecting begins, and ``notify`` is called when something has come of it."""
         for wire in self._boundaries:
             self._ends[wire.name].supply(ends[wire.name])
         if self._group is not None:
             self._group.supply(ends[self._tensor_name])
+
+    def is_settled(self) -> bool:
+        """Whether :meth:`join` would not wait for a link."""
+        ends_settled = all(end.is_settled for end in self._ends.values())
+        return ends_settled and (self._group is None or self._group.is_settled)
+
+    def join(self, feedback: Sequence[str], hidden_size: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Wait until everything is connected.
+
+        Args:
+            feedback: addresses that step results go to; empty unless this rank makes them.
+            hidden_size, dtype, device: of the tensors that cross the boundary before this stage.
+
+        Raises:
+            LinkFailedError: another member cannot be reached.
+        """
         for wire in self._boundaries:
             pair = self._ends[wire.name].join()
             if wire.number_of(self._member) == 0:
