@@ -71,10 +71,10 @@ def plan(settings: EngineConfig, device: Device, memory: int = 80 * GIB) -> Plan
 
 def test_a_plan_of_the_demo_model_is_balanced() -> None:
     found = plan(config(stages=2), cpu(1))
-    assert found.layer_split == (18, 12)
-    assert found.decode.bubble < 0.05
-    # 18 layers against 12: what is balanced in decode is not in prefill.
-    assert found.prefill.bubble == pytest.approx(1 - 15 / 18, abs=0.01)
+    assert found.layer_split == (17, 13)
+    assert found.decode.bubble < 0.08
+    # 17 layers against 13: what is balanced over both is not in prefill alone.
+    assert found.prefill.bubble == pytest.approx(1 - 15 / 17, abs=0.01)
     assert found.prefill.bottleneck_stage == 0
     assert found.kv.limiting_stage == 0
     assert found.kv.capacity_tokens == found.stages[0].kv_capacity_tokens == found.kv.blocks * 16
@@ -82,9 +82,9 @@ def test_a_plan_of_the_demo_model_is_balanced() -> None:
 
 def test_an_even_split_of_the_demo_model_is_slow_at_its_end() -> None:
     even = plan(config(stages=2, layer_split=(15, 15)), cpu(1))
-    best = plan(config(stages=2), cpu(1))
+    best = plan(config(stages=2, layer_split=(18, 12)), cpu(1))
     assert even.decode.bottleneck_stage == 1
-    assert best.decode.tokens_per_second / even.decode.tokens_per_second == pytest.approx(1.21, abs=0.07)
+    assert best.decode.tokens_per_second / even.decode.tokens_per_second == pytest.approx(1.18, abs=0.05)
 
 
 def test_more_stages_and_more_ranks_are_faster() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
 import stageline_engine
 from stageline_engine import LLM, SamplingParams
 from stageline_engine.core.errors import ConfigurationError, InvalidRequestError
+from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 

@@ -11,7 +11,7 @@ from stageline_engine.planning.costs import CostModel
 from stageline_engine.planning.devices import DTYPE_BYTES, Device, cpu, gpu
 from stageline_engine.planning.feasibility import check_cut
 from stageline_engine.planning.memory import MemoryLimit, check_memory, least_kv_bytes, stage_weight_bytes
-from stageline_engine.planning.partition import Cost, best_partition
+from stageline_engine.planning.partition import best_partition
 from stageline_engine.planning.workload import DEFAULT_WORKLOAD, Workload
 
 CPU_CHUNK = 256
@@ -97,7 +97,7 @@ def _balanced(
             list(itertools.accumulate(prefill, initial=0.0)),
         )
 
-    def cost(stage: int, start: int, end: int) -> Cost | None:
+    def cost(stage: int, start: int, end: int) -> float | None:
         tp = parallel.tp_of(stage)
         if limit is not None:
             spec = StageSpec(stage=stage, num_stages=parallel.stages, start=start, end=end, tp=tp)
@@ -106,10 +106,11 @@ def _balanced(
                 return None
         decode_sums, prefill_sums = sums[tp]
         head = costs.head(tp, rows) / rows if stage == parallel.stages - 1 else 0.0
-        return _rounded(decode_sums[end] - decode_sums[start] + head), _rounded(prefill_sums[end] - prefill_sums[start])
+        decode = workload.output_tokens * (decode_sums[end] - decode_sums[start] + head)
+        # Requests come and go, so both kinds of work are in the pipeline at once: a stage's sum of them counts.
+        return _rounded(decode + workload.prompt_tokens * (prefill_sums[end] - prefill_sums[start]))
 
-    weights = (float(workload.output_tokens), float(workload.prompt_tokens))
-    return best_partition(len(profile.layers), parallel.stages, cost, weights)
+    return best_partition(len(profile.layers), parallel.stages, cost)
 
 
 def _rounded(seconds: float) -> float:
