@@ -30,7 +30,7 @@ demo: install ## serve the demo model through two pipeline stages on PORT (defau
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
 
 test: check ## all checks and all tests
-	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/pytest --cov --cov-report=term
 
 check: lint types
 

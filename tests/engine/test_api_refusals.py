@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -80,6 +81,8 @@ def assert_refused(answer: Any, status: int, param: str | None, code: str | None
         ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
         ({"seed": 2**63}, "seed", "invalid_value"),
+        ({"seed": 10**400}, "seed", "invalid_value"),
+        ({"max_tokens": 10**400}, "max_tokens", "invalid_value"),
         ({"stop": ""}, "stop[0]", "invalid_value"),
         ({"stop": [""]}, "stop[0]", "invalid_value"),
         ({"stop": [3]}, "stop[0]", "invalid_value"),
@@ -218,6 +221,42 @@ async def test_a_prompt_that_cannot_fit_is_refused_without_being_tokenised(
     monkeypatch.setattr(tokenizer, "encode", fail)
     body = {**COMPLETION, "prompt": ["short", "x" * 50_000]}
     assert_refused(await api.http.post("/v1/completions", json=body), 400, "prompt", "context_length_exceeded")
+
+
+async def test_a_text_that_cannot_fit_is_not_tokenised_for_its_ids_either(
+    api: Api, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(text: str, add_special_tokens: bool = True) -> list[int]:
+        raise AssertionError(f"tokenised {len(text)} characters")
+
+    monkeypatch.setattr(tokenizer, "encode", fail)
+    answer = await api.http.post("/tokenize", json={"prompt": "x" * 50_000})
+    assert_refused(answer, 400, "prompt", "context_length_exceeded")
+
+
+async def test_ids_that_only_the_tokenizer_has_never_reach_the_engine(engine: ScriptedEngine, tmp_path: Path) -> None:
+    folder, last, text = byte_level_tokenizer(tmp_path), 400, "<image>"
+    (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": text}))
+    (folder / "config.json").write_text(json.dumps({"vocab_size": last}))
+    small = Tokenizer(folder)
+    assert small.encode(text) == [last]
+    async with api_server(engine, small) as api:
+        for fields, param in (
+            ({"prompt": [last]}, "prompt"),
+            ({"prompt": text}, "prompt"),
+            ({"logit_bias": {str(last): 1}}, "logit_bias"),
+            ({"stop_token_ids": [last]}, "stop_token_ids"),
+        ):
+            answer = await api.http.post("/v1/completions", json={**COMPLETION, **fields})
+            assert_refused(answer, 400, param, "invalid_value")
+        assert (await api.http.post("/detokenize", json={"tokens": [last]})).json() == {"prompt": text}
+    assert engine.requests == []
+
+
+async def test_detokenize_takes_so_many_ids_and_no_more(engine: ScriptedEngine, tokenizer: Tokenizer) -> None:
+    async with api_server(engine, tokenizer) as api:
+        answer = await api.http.post("/detokenize", json={"tokens": [5] * (limits.MAX_DETOKENIZE_TOKENS + 1)})
+    assert_refused(answer, 400, "tokens", "invalid_value")
 
 
 async def test_the_engines_own_refusal_keeps_its_field(api: Api, engine: ScriptedEngine) -> None:

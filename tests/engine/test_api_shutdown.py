@@ -34,8 +34,6 @@ async def served(
     engine: ScriptedEngine, tokenizer: Tokenizer, drain_timeout: float = 60
 ) -> AsyncGenerator[tuple[asyncio.Task[int], httpx.AsyncClient], None]:
     listener = listen("127.0.0.1", 0)
-    # Connections queue from here on, so the client need not wait for the server.
-    listener.listen()
     app = create_app(engine, tokenizer, ServerSettings(served_model_name="tiny"))
     task = asyncio.create_task(serve(app, listener, drain_timeout=drain_timeout))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
@@ -107,6 +105,13 @@ def test_a_port_in_use_and_an_unknown_host_are_named() -> None:
             listen("127.0.0.1", port)
     with pytest.raises(ConfigurationError, match="--host"):
         listen("256.256.256.256", 0)
+
+
+def test_the_port_is_taken_before_anything_is_served() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"--port='127.0.0.1:{port}'"):
+            listen("127.0.0.1", port)
 
 
 def test_a_key_file_must_hold_a_key(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import stageline_engine
 from stageline_engine import LLM, SamplingParams
+from stageline_engine.core.config import SchedulerConfig
 from stageline_engine.core.errors import ConfigurationError, InvalidRequestError
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
@@ -65,6 +66,8 @@ def test_a_stop_string_ends_the_text_before_it(llm: LLM) -> None:
         ("x", SamplingParams(temperature=-1.0), "temperature"),
         ("x", [SamplingParams(), SamplingParams()], "params"),
         ([[1] * 500], SamplingParams(), "prompt"),
+        ([[999_999]], SamplingParams(), "prompt"),
+        ([[-1]], SamplingParams(), "prompt"),
     ],
 )
 def test_a_wrong_request_names_its_field_and_harms_no_other(
@@ -74,6 +77,16 @@ def test_a_wrong_request_names_its_field_and_harms_no_other(
         llm.generate(prompts, params)
     assert caught.value.field == field
     assert llm.generate("still here", SamplingParams(max_tokens=1))
+
+
+def test_more_sequences_than_its_queue_takes_are_no_error() -> None:
+    scheduler = SchedulerConfig(max_waiting=2, max_num_seqs=1)
+    with LLM(
+        str(tiny_model("llama")), threads=1, max_model_len=64, scheduler=scheduler, show_progress=False
+    ) as running:
+        outputs = running.generate(["hello"] * 8, SamplingParams(max_tokens=2, ignore_eos=True, n=3))
+        assert [len(output.outputs) for output in outputs] == [3] * 8
+        assert running.generate(["hello"] * 8, SamplingParams(max_tokens=2, ignore_eos=True))
 
 
 def test_a_wrong_cut_is_refused_before_anything_starts() -> None:

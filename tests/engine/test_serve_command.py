@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -157,6 +159,7 @@ def test_nothing_survives_the_kill_of_the_server(llama: Path) -> None:
         (("--kv-memory", "1"), "--kv-memory"),
         (("--max-model-len", "999999999"), "--max-model-len"),
         (("--dtype", "int3"), "dtype"),
+        (("--max-model-len", "1"), "--max-model-len"),
         (("--api-key-file", "/nowhere"), "--api-key-file"),
     ],
 )
@@ -193,6 +196,30 @@ def test_a_truncated_weights_file_is_named(llama: Path, tmp_path: Path) -> None:
     try:
         assert running.wait_exit(30) == 2
         assert weights.name in running.log
+        assert "Traceback" not in running.log
+    finally:
+        end(running)
+
+
+def test_a_damaged_chat_template_is_told_before_the_long_steps(llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "broken")
+    (folder / "chat_template.jinja").write_text("{% if %}")
+    running = start_serving(folder, *FLAGS)
+    try:
+        assert running.wait_exit(30) == 2
+        assert "chat template" in running.log
+        assert "starting" not in running.log
+        assert "Traceback" not in running.log
+    finally:
+        end(running)
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(llama: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("not a folder")
+    running = start_serving(llama, *FLAGS, env={"STAGELINE_CACHE": str(file / "cache")})
+    try:
+        assert running.wait_exit(30) == 1
+        assert re.search(f"^stageline: .*{file}", running.log, re.MULTILINE)
         assert "Traceback" not in running.log
     finally:
         end(running)

@@ -188,6 +188,12 @@ def test_ids_beyond_the_vocabulary_have_no_text(byte_level: Path) -> None:
     assert tokenizer.token_bytes(tokenizer.vocab_size - 1) == b""
 
 
+def test_the_model_takes_no_ids_that_only_the_tokenizer_has(byte_level: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(changed(byte_level, tmp_path / "model", "config.json", vocab_size=390))
+    assert tokenizer.num_tokens == 400
+    assert tokenizer.vocab_size == 390
+
+
 def test_a_text_never_has_fewer_tokens_than_its_length_allows(byte_level: Path, byte_fallback: Path) -> None:
     for folder in (byte_level, byte_fallback):
         tokenizer = Tokenizer(folder)

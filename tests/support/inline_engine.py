@@ -15,6 +15,7 @@ from stageline_engine.engine.stats import StatsBook
 from stageline_engine.executor.inline import InlineExecutor
 from stageline_engine.scheduler.predictor import StepTimePredictor
 from stageline_engine.scheduler.scheduler import Scheduler, SchedulerLimits
+from stageline_engine.text.special_tokens import model_vocab_size
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 
@@ -80,7 +81,8 @@ class InlineEngine:
         )
         self.events: list[CoreEvent] = []
         stats = StatsBook(len(ranges), time.monotonic())
-        self.loop = EngineLoop(self.scheduler, self.executor, stats, self.events.append, (), 0, 60.0)
+        vocab_size = model_vocab_size(folder)
+        self.loop = EngineLoop(self.scheduler, self.executor, stats, self.events.append, (), 0, 60.0, vocab_size)
         self._num_requests = 0
 
     def __enter__(self) -> InlineEngine:

@@ -115,10 +115,6 @@ class BlockAllocator:
             self._block_of[digest] = block
             self._digest_of[block] = digest
 
-    def is_known(self, digest: bytes) -> bool:
-        """Whether a block of this content can be hit."""
-        return digest in self._block_of
-
     def forget_contents(self) -> None:
         """Empty the prefix cache: the KV of at least one stage is lost."""
         self._unused.extend(self._cached)

@@ -19,7 +19,7 @@ class Progress:
         print(f"[{time.monotonic() - self._began:6.1f} s] {message}", file=sys.stderr, flush=True)
 
 
-def fail(error: StagelineError) -> int:
+def fail(error: StagelineError | OSError) -> int:
     """Print one clear line (and a rank's last log lines, if any); returns the exit code for ``error``."""
     print(f"stageline: {error}", file=sys.stderr, flush=True)
     if isinstance(error, EngineStartError):

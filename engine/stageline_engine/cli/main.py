@@ -30,7 +30,7 @@ def main() -> None:
     except cyclopts.CycloptsError as error:
         print(f"stageline: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except StagelineError as error:
+    except (StagelineError, OSError) as error:
         sys.exit(fail(error))
     except KeyboardInterrupt:
         sys.exit(130)

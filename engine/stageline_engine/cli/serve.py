@@ -43,19 +43,24 @@ def serve_command(
     with contextlib.closing(listen(server.host, server.port)) as listener:
         launch = prepare(config, progress)
         settings = msgspec.structs.replace(settings, served_model_name=launch.served_model_name)
-        return uvloop.run(_serve(launch, settings, listener, server, progress))
+        # Before the long steps, so that a damaged one is told at once.
+        tokenizer = Tokenizer(launch.folder.path)
+        return uvloop.run(_serve(launch, tokenizer, settings, listener, server, progress))
 
 
 async def _serve(
-    launch: Launch, settings: ServerSettings, listener: socket.socket, options: ServerOptions, progress: Progress
+    launch: Launch,
+    tokenizer: Tokenizer,
+    settings: ServerSettings,
+    listener: socket.socket,
+    options: ServerOptions,
+    progress: Progress,
 ) -> int:
     engine = await _start(launch, progress)
     if engine is None:
         return INTERRUPTED
     try:
-        app = create_app(engine, Tokenizer(launch.folder.path), settings)
-        # From here on the system queues connections, so what is pasted at once is answered.
-        listener.listen()
+        app = create_app(engine, tokenizer, settings)
         _announce(launch, options, listener.getsockname()[1], progress)
         code = await serve(app, listener, drain_timeout=options.drain_timeout)
         if engine.failure is not None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
 
 import msgspec
 import zmq
 import zmq.asyncio
 
+from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
 from stageline_engine.core.errors import (
     EngineFailedError,
     EngineStartError,
@@ -37,11 +36,10 @@ from stageline_engine.core.messages import (
 )
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
+from stageline_engine.engine.stats import READY_SECONDS
 
 CLOSE_SECONDS = 5.0
 """A core that has not ended its ranks and itself by then is killed; its ranks die with it."""
-READY_SECONDS = 5.0
-"""A token must have gone through all stages within this time."""
 
 StreamItem = SequenceOutput | Exception
 
@@ -52,15 +50,14 @@ class AsyncEngine:
     Use :meth:`start`; then :meth:`generate` any number of times concurrently; then :meth:`close`.
     """
 
-    def __init__(self, setup: CoreSetup, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self.setup = setup
-        self._process = process
-        self._folder = folder
+    def __init__(self, setup: CoreSetup) -> None:
+        self._folder = make_socket_folder()
+        self.setup = msgspec.structs.replace(setup, endpoint=f"ipc://{self._folder / SOCKET_NAME}")
+        self._process: asyncio.subprocess.Process | None = None
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.sndhwm = self._socket.rcvhwm = 0
-        self._socket.bind(setup.endpoint)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(CoreEvent)
         self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
@@ -85,24 +82,9 @@ class AsyncEngine:
         Raises:
             EngineStartError: a stage did not start, or not within the start limit; nothing is left running.
         """
-        folder = Path(tempfile.mkdtemp(prefix="stageline-"))
-        setup = msgspec.structs.replace(setup, endpoint=f"ipc://{folder}/core")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "stageline_engine.engine.process",
-            stdin=asyncio.subprocess.PIPE,
-            # A group of its own, so that Ctrl-C reaches only the launcher, which drains first.
-            start_new_session=True,
-        )
-        engine = cls(setup, process, folder)
-        assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(setup) + b"\n")
-        engine._tasks = [
-            asyncio.create_task(engine._receive(progress), name="engine-events"),
-            asyncio.create_task(engine._watch(), name="engine-process"),
-        ]
+        engine = cls(setup)
         try:
+            await engine._launch(progress)
             await asyncio.wait_for(engine._started, setup.config.start_timeout)
         except TimeoutError:
             await engine.close()
@@ -141,6 +123,7 @@ class AsyncEngine:
     @property
     def pid(self) -> int:
         """Process id of the engine core."""
+        assert self._process is not None
         return self._process.pid
 
     def not_ready_reason(self) -> str | None:
@@ -212,24 +195,43 @@ class AsyncEngine:
             return
         self._closing = True
         self._end_streams("the engine was closed")
-        if self._process.returncode is None:
-            if self._ready is None:
-                # A core that starts does not listen yet, and has nothing to lose; its ranks die with it.
-                self._process.kill()
-            self._send(Shutdown())
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            try:
-                await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+        if self._process is not None and self._process.returncode is None:
+            await self._end(self._process)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._socket.close()
         self._context.term()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _launch(self, progress: Callable[[str], None]) -> None:
+        self._socket.bind(self.setup.endpoint)
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "stageline_engine.engine.process",
+            stdin=asyncio.subprocess.PIPE,
+            # A group of its own, so that Ctrl-C reaches only the launcher, which drains first.
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(self.setup) + b"\n")
+        receiving = asyncio.create_task(self._receive(progress), name="engine-events")
+        receiving.add_done_callback(self._stopped_receiving)
+        self._tasks = [receiving, asyncio.create_task(self._watch(process), name="engine-process")]
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if self._ready is None:
+            # A core that starts does not listen yet, and has nothing to lose; its ranks die with it.
+            process.kill()
+        self._send(Shutdown())
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), CLOSE_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
     def _send(self, command: CoreCommand) -> None:
         # The high-water mark is off, so a send to a running core never waits. To one that is gone it fails, and that
@@ -259,8 +261,13 @@ class AsyncEngine:
             else:
                 self._fail(event)
 
-    async def _watch(self) -> None:
-        code = await self._process.wait()
+    def _stopped_receiving(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Without this, everything that waits for the core would wait for ever.
+            self._fail(EngineFailed(message=f"a message of the engine core could not be taken: {error!r}"))
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
         # Its last words may still be in the socket.
         await asyncio.sleep(0.2)
         if not self._closing:

@@ -25,8 +25,6 @@ from stageline_engine.text.output import ChoiceAssembler
 from stageline_engine.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
-MAX_CONCURRENT = 512
-"""Prompts that are with the engine at the same time; its own queue is bounded too."""
 
 
 class Completion(msgspec.Struct, kw_only=True):
@@ -95,6 +93,7 @@ class LLM:
         launch = prepare(config, self._say)
         self.tokenizer = Tokenizer(launch.folder.path)
         self._vocab_size = launch.setup.profile.vocab_size
+        self._room = _Room(config.scheduler.max_waiting)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stageline-llm", daemon=True)
         self._thread.start()
@@ -146,18 +145,20 @@ class LLM:
     async def _generate_all(
         self, prompts: list[str | Sequence[int]], params: list[SamplingParams]
     ) -> list[RequestOutput]:
-        room = asyncio.Semaphore(MAX_CONCURRENT)
+        tasks: list[asyncio.Task[RequestOutput]] = []
         with tqdm(total=len(prompts), desc="Prompts", disable=not self._show_progress, dynamic_ncols=True) as bar:
 
             async def one(prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:
-                async with room:
-                    output = await self._generate_one(prompt, sampling)
+                output = await self._generate_one(prompt, sampling)
                 bar.update()
                 return output
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(p, s)) for p, s in zip(prompts, params, strict=True)]
+                    for prompt, sampling in zip(prompts, params, strict=True):
+                        await self._room.take(sampling.n)
+                        tasks.append(group.create_task(one(prompt, sampling)))
+                        self._room.give_back_after(tasks[-1], sampling.n)
             except BaseExceptionGroup as errors:
                 # The first one cancelled the others; it is what the caller has to know.
                 raise errors.exceptions[0] from None
@@ -204,3 +205,27 @@ class LLM:
     def _say(self, line: str) -> None:
         if self._show_progress:
             tqdm.write(line)
+
+
+class _Room:
+    """Sequences that may be with the engine at the same time: no more than its queue takes. For one event loop."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._freed = asyncio.Event()
+
+    async def take(self, count: int) -> None:
+        """Wait until so many are free; a request of more than the whole room gets in alone."""
+        count = min(count, self._size)
+        while self._free < count:
+            self._freed.clear()
+            await self._freed.wait()
+        self._free -= count
+
+    def give_back_after(self, task: asyncio.Task[object], count: int) -> None:
+        """Undo a take when the task has ended, even if it was cancelled before its first step."""
+        task.add_done_callback(lambda _: self._give_back(min(count, self._size)))
+
+    def _give_back(self, count: int) -> None:
+        self._free += count
+        self._freed.set()

@@ -73,7 +73,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     micro_batches: int | None = None
     """Micro-batches in flight; default: chosen by predicted throughput."""
     max_waiting: int = 1024
-    """Requests that may wait for admission; more are answered with 429."""
+    """Sequences that may wait for admission (a request has ``n``); more requests are answered with 429."""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ def validate(config: EngineConfig) -> None:
 
 def _validate_model(model: ModelConfig) -> None:
     _one_of("--dtype", model.dtype, ("auto", "float32", "bfloat16", "float16"))
-    _at_least("--max-model-len", model.max_model_len, 1)
+    _at_least("--max-model-len", model.max_model_len, 2)
     if not 0 <= model.seed < 2**63:
         raise ConfigurationError("--seed", model.seed, "give a number from 0 to 2**63 - 1")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from stageline_engine.core.errors import InvalidRequestError
@@ -57,6 +55,17 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.temperature == 0.0
 
 
+def validate_prompt(token_ids: list[int], vocab_size: int) -> None:
+    """Refuse ids that the model's embedding has no row for.
+
+    Raises:
+        InvalidRequestError: names the id and the allowed range.
+    """
+    for token in (min(token_ids, default=0), max(token_ids, default=0)):
+        if not 0 <= token < vocab_size:
+            raise InvalidRequestError("prompt", token, f"give token ids from 0 to {vocab_size - 1}")
+
+
 def validate_sampling(params: SamplingParams, vocab_size: int) -> None:
     """Refuse values outside their range.
 
@@ -97,6 +106,7 @@ def validate_sampling(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _in_range(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+    # Not a number fails every comparison.
+    if not low <= value <= high or (open_low and value == low):
         start = "above" if open_low else "from"
         raise InvalidRequestError(field, value, f"give a number {start} {low} to {high}")

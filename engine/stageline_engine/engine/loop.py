@@ -24,7 +24,7 @@ from stageline_engine.core.messages import (
     StepReport,
     StepResult,
 )
-from stageline_engine.core.request import SamplingParams
+from stageline_engine.core.request import SamplingParams, validate_prompt, validate_sampling
 from stageline_engine.engine.stats import StatsBook
 from stageline_engine.executor.base import Executor
 from stageline_engine.scheduler.scheduler import Scheduler
@@ -41,6 +41,7 @@ class EngineLoop:
     Args:
         emit: takes each event for the client; called from :meth:`handle` and :meth:`turn`.
         seed: base of the seeds given to requests that have none.
+        vocab_size: one more than the largest token id that the model takes.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EngineLoop:
         eos_token_ids: tuple[int, ...],
         seed: int,
         hang_timeout: float,
+        vocab_size: int,
     ) -> None:
         self._scheduler = scheduler
         self._executor = executor
@@ -60,6 +62,7 @@ class EngineLoop:
         self._eos_token_ids = eos_token_ids
         self._seeds = random.Random(seed)
         self._hang_timeout = hang_timeout
+        self._vocab_size = vocab_size
         self._draining = False
         self._num_probes = 0
 
@@ -128,6 +131,9 @@ class EngineLoop:
         if sampling.seed is None:
             sampling = msgspec.structs.replace(sampling, seed=self._seeds.getrandbits(63))
         try:
+            # An id or a value that a stage cannot take would end the engine for everybody.
+            validate_prompt(request.prompt_token_ids, self._vocab_size)
+            validate_sampling(sampling, self._vocab_size)
             self._scheduler.add(msgspec.structs.replace(request, sampling=sampling), self._eos_token_ids)
         except OverloadedError as error:
             self._emit(Rejected(request.request_id, str(error), error.retry_after))
@@ -136,7 +142,8 @@ class EngineLoop:
 
     def _probe(self) -> None:
         self._num_probes += 1
-        greedy = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True, seed=0)
+        # A request for prompt logprobs is not looked up in the prefix cache, so probes do not count as its queries.
+        greedy = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True, seed=0, prompt_logprobs=0)
         self._scheduler.add(AddRequest(f"{PROBE_PREFIX}{self._num_probes}", [0], greedy), ())
 
     def _publish(self, outputs: Sequence[SequenceOutput]) -> None:

@@ -115,6 +115,7 @@ class CoreProcess:
             setup.eos_token_ids,
             config.model.seed,
             config.hang_timeout,
+            setup.profile.vocab_size,
         )
         self._announce(started, slots)
         return loop, stats, scheduler

@@ -8,7 +8,8 @@ from stageline_engine.core.messages import EngineStats, StageStats, StepReport
 from stageline_engine.scheduler.scheduler import Scheduler
 
 READY_SECONDS = 5.0
-"""A step may be this old, or four times its predicted time, before the engine counts as not ready."""
+"""An engine is ready while a token went through all stages within this time; a step may be this old, or four times its
+predicted time."""
 
 
 class StatsBook:

@@ -19,6 +19,8 @@ MAX_MESSAGES = 1024
 """Messages of one chat."""
 MAX_CONTENT_PARTS = 256
 """Text parts of one message."""
+MAX_DETOKENIZE_TOKENS = 2**18
+"""Token ids of one detokenize request."""
 MAX_METADATA = 16
 """Entries of ``metadata`` (the OpenAI API's own limit)."""
 MAX_STOP_CHARACTERS = 1024

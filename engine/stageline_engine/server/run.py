@@ -22,7 +22,9 @@ BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; bind it before the long steps of a start, so that a port in use is told at once.
+    """A socket that listens, so that from here on the port is taken; connections wait until a server accepts them.
+
+    To be called before the long steps of a start: a port in use is then told at once.
 
     Args:
         host: name or address; ``port`` 0 lets the system choose one.
@@ -38,6 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
         if listener is not None:
             listener.close()

@@ -22,6 +22,7 @@ async def tokenize(context: ServerContext, request: Request) -> Response:
         token_ids = await chat_prompt(context, wanted)
     else:
         text, add = wanted.prompt, wanted.add_special_tokens is not False
+        context.check_length(text, "prompt")
         token_ids = await context.offload(len(text), lambda: context.tokenizer.encode(text, add_special_tokens=add))
     reply = replies.Tokenized(count=len(token_ids), max_model_len=context.max_model_len, tokens=token_ids)
     if wanted.return_token_strs:
@@ -33,7 +34,8 @@ async def detokenize(context: ServerContext, request: Request) -> Response:
     """Text of token ids."""
     wanted = await read_request(context, request, lambda body: parse(DetokenizeRequest, body))
     context.check_model(wanted.model)
-    size = context.tokenizer.vocab_size
+    # What /tokenize gives can be given back, also where the model has no row for it.
+    size = max(context.tokenizer.vocab_size, context.tokenizer.num_tokens)
     if (largest := max(wanted.tokens, default=0)) >= size:
         raise ApiError(
             400,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stageline_engine.server import limits
 from stageline_engine.server.chat_request import TemplateFields
 from stageline_engine.server.fields import StrictModel
 
@@ -33,4 +34,4 @@ class DetokenizeRequest(StrictModel):
     """Token ids to make a text of; special tokens are shown."""
 
     model: str | None = None
-    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=limits.MAX_DETOKENIZE_TOKENS, fail_fast=True)]

@@ -54,8 +54,9 @@ class Tokenizer:
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.num_tokens = max(vocabulary.values(), default=-1) + 1
         """One more than the largest token id that has a text."""
-        self.vocab_size = max(model_vocab_size(folder), self.num_tokens)
-        """One more than the largest id that the model takes; may be more than :attr:`num_tokens` (padded rows)."""
+        self.vocab_size = model_vocab_size(folder) or self.num_tokens
+        """One more than the largest id that the model takes; may be more than :attr:`num_tokens` (padded rows), or
+        less (tokens that the model's embedding has no row for)."""
         self.most_characters_per_token = max(map(len, vocabulary), default=1)
         """A text of more than this many times N characters has more than N tokens."""
         if self._backend.normalizer is not None:
