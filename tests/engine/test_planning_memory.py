@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from stageline_engine.core.deployment import RankLoaded, StageSpec
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning.devices import gpu
-from stageline_engine.planning.memory import MemoryLimit, kv_blocks, kv_bytes_per_token, stage_weight_bytes
+from stageline_engine.planning.memory import (
+    MemoryLimit,
+    kv_blocks,
+    kv_budgets,
+    kv_bytes_per_token,
+    machine_limit,
+    stage_weight_bytes,
+)
 from stageline_engine.planning.scale import scale_table
 from stageline_engine.planning.threads import default_threads
 from stageline_engine.planning.units import parse_bytes, show_bytes
@@ -70,9 +78,19 @@ def test_blocks_are_what_the_tightest_rank_holds() -> None:
     assert kv_blocks(ranks, settings, 160) == int(9 * 10**8 // 3 * 0.6) // 4000
 
 
-def test_gpus_do_not_share_memory() -> None:
+def test_gpus_do_not_share_memory_and_give_what_a_plan_says() -> None:
     settings = config(stages=2, device="cuda", max_num_seqs=100_000)
-    assert kv_blocks([loaded(0), loaded(1)], settings, 160) == int(10**9 * 0.6) // 1000
+    ranks = [msgspec.structs.replace(loaded(stage), weight_bytes=10**9) for stage in (0, 1)]
+    planned = MemoryLimit(bytes=2 * 10**9, source="test").kv_bytes(10**9)
+    assert kv_blocks(ranks, settings, 160) == planned // 1000 == 800_000
+
+
+def test_ranks_of_a_machine_share_what_the_weights_of_all_leave() -> None:
+    settings = config(stages=2, max_num_seqs=100_000)
+    specs = [spec(0, 10, of=30), spec(10, 30, of=30)]
+    weights = sum(stage_weight_bytes(SMOLLM2_135M, one, 4) for one in specs)
+    limit = machine_limit(settings, weights + 2 * GIB)
+    assert kv_budgets(SMOLLM2_135M, specs, settings, limit) == [pytest.approx(0.6 * GIB)] * 2
 
 
 def test_no_more_blocks_than_can_be_used() -> None:

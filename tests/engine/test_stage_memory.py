@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stageline_engine.stage.memory import cgroup_free_bytes, free_bytes
+from stageline_engine.planning.machine import cgroup_free_bytes
+from stageline_engine.stage.memory import free_bytes
 
 V2 = ("memory.max", "memory.current", "inactive_file")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")

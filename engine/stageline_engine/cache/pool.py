@@ -68,7 +68,7 @@ class KVPool:
             layer.layer_idx: _zeros((2 * layer.kv_heads, num_blocks, block_size * layer.head_dim), dtype, device)
             for layer in kv_layers
         }
-        self._slots = {
+        self._places = {
             layer.layer_idx: self._blocks[layer.layer_idx].view(
                 2 * layer.kv_heads, num_blocks * block_size, layer.head_dim
             )
@@ -86,9 +86,9 @@ class KVPool:
         """Bytes of one block of the largest layer."""
         return max(blocks[:, 0].nbytes for blocks in self._blocks.values())
 
-    def write(self, layer_idx: int, keys_NTD: torch.Tensor, values_NTD: torch.Tensor, slots_T: torch.Tensor) -> None:
-        """Store rows; slot = block id · block size + offset. int64 slots, all different but for scratch ones."""
-        self._slots[layer_idx].index_copy_(1, slots_T, torch.cat((keys_NTD, values_NTD)))
+    def write(self, layer_idx: int, keys_NTD: torch.Tensor, values_NTD: torch.Tensor, places_T: torch.Tensor) -> None:
+        """Store rows; place = block id · block size + offset. int64 places, all different but for scratch ones."""
+        self._places[layer_idx].index_copy_(1, places_T, torch.cat((keys_NTD, values_NTD)))
 
     def gather(self, layer_idx: int, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Copy blocks out: for int64 ids of shape [..., C] the keys and the values, each [N, ..., C · P, D].

@@ -21,6 +21,7 @@ from stageline_engine.bench.runner import run_turns, run_url
 from stageline_engine.bench.tables import print_report
 from stageline_engine.bench.workloads import Workload, parse_workloads
 from stageline_engine.cli.console import Progress
+from stageline_engine.cli.flags import MODEL_HELP
 from stageline_engine.cli.options import EngineOptions, engine_config
 from stageline_engine.client.launch import prepare
 from stageline_engine.core.errors import ConfigurationError
@@ -73,10 +74,7 @@ BENCH_DEFAULTS = BenchOptions()
 def bench_command(
     model_or_url: Annotated[
         str,
-        Parameter(
-            help="To run here: local directory, GGUF file, hf://org/name[@revision], or pip://package. Or the address "
-            "of an OpenAI-compatible server: http://…, https://…"
-        ),
+        Parameter(help=f"{MODEL_HELP} Or the address of an OpenAI-compatible server: http://…, https://…"),
     ],
     *,
     engine: Annotated[EngineOptions, Parameter(name="*")] = ENGINE_DEFAULTS,

@@ -17,8 +17,6 @@ from cyclopts import Group, Parameter
 
 from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
 
-MODEL_HELP = "Local directory, GGUF file, hf://org/name[@revision], or pip://package."
-
 MODEL = Group.create_ordered("Model")
 PARALLEL = Group.create_ordered("Parallelism")
 CACHE = Group.create_ordered("KV cache")
@@ -59,6 +57,7 @@ def _flag(
     )
 
 
+MODEL_HELP = field_texts(ModelConfig)["model"]
 ModelName = Annotated[str, Parameter(help=MODEL_HELP, show_default=False)]
 
 ServedModelName = Annotated[str | None, _flag(ModelConfig, "served_model_name", MODEL)]

@@ -18,7 +18,7 @@ class EngineClient(Protocol):
 
     @property
     def stats(self) -> EngineStats:
-        """The newest state of the core, at most about a second old."""
+        """The newest state of the core, at most about half a second old."""
 
     @property
     def is_alive(self) -> bool:

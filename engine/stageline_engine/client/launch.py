@@ -15,6 +15,8 @@ from stageline_engine.core.config import EngineConfig, validate
 from stageline_engine.core.deployment import ModelProfile
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.engine.setup import CoreSetup, detect_device
+from stageline_engine.planning.machine import free_machine_bytes
+from stageline_engine.planning.memory import machine_limit
 from stageline_engine.planning.split import choose_split, stage_specs
 from stageline_engine.planning.threads import default_threads
 from stageline_engine.sources.folder import ModelFolder
@@ -40,8 +42,9 @@ def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
     validate(config)
     folder = resolve(config.model.model, progress=progress)
     profile = load_profile(folder.path, config.model.allow_unverified_architecture, progress=progress)
-    config = _resolved(config, profile)
-    split = choose_split(profile, config)
+    config = resolved(config, profile)
+    limit = machine_limit(config, free_machine_bytes()) if config.parallel.device == "cpu" else None
+    split = choose_split(profile, config, limit=limit)
     setup = CoreSetup(
         config=config,
         model_folder=str(folder.path),
@@ -53,7 +56,12 @@ def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
     return Launch(setup=setup, folder=folder, served_model_name=config.model.served_model_name or folder.name)
 
 
-def _resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
+def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
+    """``config`` with device, dtype, threads and longest sequence decided.
+
+    Raises:
+        ConfigurationError: the model was not made for so long sequences.
+    """
     model, parallel = config.model, config.parallel
     device = detect_device() if parallel.device == "auto" else parallel.device
     dtype = model.dtype
@@ -64,8 +72,7 @@ def _resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
         raise ConfigurationError(
             "--max-model-len", longest, f"the model was made for sequences of at most {profile.max_model_len} tokens"
         )
-    num_ranks = sum(parallel.tp_of(stage) for stage in range(parallel.stages))
-    threads = parallel.threads or default_threads(os.cpu_count() or 1, num_ranks)
+    threads = parallel.threads or default_threads(os.cpu_count() or 1, parallel.num_ranks)
     return msgspec.structs.replace(
         config,
         model=msgspec.structs.replace(model, dtype=dtype, max_model_len=longest),

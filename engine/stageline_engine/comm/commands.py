@@ -1,7 +1,8 @@
 """What the engine core and a rank say to each other while a replica starts, and what the steps need.
 
     engine core → rank :  InitRank, Allocate, Connect, WarmUp, then AdmitSequence and StepPlan
-    rank → engine core :  Hello, RankReady after each command, then StepResult and StepReport; RankFailed at any time
+    rank → engine core :  Hello; Loaded, Opened, Connected and Warm, an answer to each command; then StepResult and
+                          StepReport; RankFailed at any time
 
 Each message carries its epoch; an InitRank begins one. No tensors, no sockets here.
 """

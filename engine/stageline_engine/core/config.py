@@ -16,7 +16,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Which model, and in which number format."""
 
     model: str
-    """Local directory, GGUF file, or ``hf://org/name[@revision]``."""
+    """Local directory, GGUF file, ``hf://org/name[@revision]``, or ``pip://package``."""
     served_model_name: str | None = None
     """Name that clients use; default: the last part of ``model``."""
     dtype: str = "auto"
@@ -49,6 +49,11 @@ class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):
     def tp_of(self, stage: int) -> int:
         """Number of tensor-parallel ranks of ``stage``."""
         return self.tp[0] if len(self.tp) == 1 else self.tp[stage]
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of all stages together."""
+        return sum(self.tp_of(stage) for stage in range(self.stages))
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,8 @@ class RankSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int
     max_num_seqs: int
     allow_unverified_architecture: bool = False
+    first_device: int = 0
+    """Number of the GPU that rank 0 takes; the others take those after it. Without effect on a CPU."""
 
 
 class RankLoaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -208,7 +208,7 @@ class StageStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=True):
-    """State of the engine core; sent about once a second, and with the last output when it turns idle."""
+    """State of the engine core; sent about every 0.5 s, and with the last output when it turns idle."""
 
     epoch: int
     num_running: int

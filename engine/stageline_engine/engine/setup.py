@@ -12,10 +12,7 @@ import msgspec
 
 from stageline_engine.core.config import EngineConfig
 from stageline_engine.core.deployment import ModelProfile, RankSettings, StageSpec
-
-CPU_TOKEN_BUDGET = 256
-"""Default rows of a micro-batch on a CPU: keeps a prefill step of a 135M model under about 500 ms on one core."""
-GPU_TOKEN_BUDGET = 2048
+from stageline_engine.planning.split import chunk_of
 
 
 class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +36,7 @@ class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def token_budget(self) -> int:
         """Most rows of a micro-batch."""
-        default = CPU_TOKEN_BUDGET if self.config.parallel.device == "cpu" else GPU_TOKEN_BUDGET
-        return self.config.scheduler.max_num_batched_tokens or default
+        return chunk_of(self.config)
 
 
 def detect_device() -> str:
@@ -63,6 +59,7 @@ def rank_settings(setup: CoreSetup) -> list[RankSettings]:
             max_num_batched_tokens=setup.token_budget,
             max_num_seqs=config.scheduler.max_num_seqs,
             allow_unverified_architecture=config.model.allow_unverified_architecture,
+            first_device=sum(earlier.tp for earlier in setup.specs[: spec.stage]),
         )
         for spec in setup.specs
     ]

@@ -67,7 +67,7 @@ def paged_attention(
     heads, num_rows, dim = query_QTD.shape
     kv_heads = key_NTD.shape[0]
     scale = dim**-0.5 if scaling is None else scaling
-    pool.write(layer_idx, key_NTD, value_NTD, rows.slots_T)
+    pool.write(layer_idx, key_NTD, value_NTD, rows.places_T)
     query_NGTD = query_QTD.view(kv_heads, heads // kv_heads, num_rows, dim)
     output_TNGD = query_QTD.new_empty(num_rows, kv_heads, heads // kv_heads, dim)
     window = pool.window_of(layer_idx)

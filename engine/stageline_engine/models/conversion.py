@@ -31,9 +31,9 @@ class Source:
     name: str
     expert: int | None = None
     """Index in the parameter's first dimension, which the tensor lacks; None: it has all dimensions."""
-    slot: int = 0
-    slots: int = 1
-    """The tensor is part ``slot`` of ``slots`` equal ones along the parameter's second dimension."""
+    part: int = 0
+    parts: int = 1
+    """The tensor is number ``part`` of ``parts`` equal ones along the parameter's second dimension."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def sources_by_parameter(causal: PreTrainedModel, stored: Iterable[str]) -> dict
         _check_stacks_experts(converter)
         expert = experts_seen.get((target, pattern), 0)
         experts_seen[target, pattern] = expert + 1
-        slot = converter.source_patterns.index(pattern)
-        found.setdefault(target, []).append(Source(name, expert, slot, len(converter.source_patterns)))
+        part = converter.source_patterns.index(pattern)
+        found.setdefault(target, []).append(Source(name, expert, part, len(converter.source_patterns)))
     return found
 
 
@@ -85,14 +85,14 @@ def source_shape(source: Source, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a source of a parameter of ``shape`` must have."""
     if source.expert is None:
         return shape
-    return (shape[1] // source.slots, *shape[2:])
+    return (shape[1] // source.parts, *shape[2:])
 
 
 def copies(source: Source, shape: tuple[int, ...], cut: Cut | None) -> list[Copy]:
     """What to copy of one source into a rank's part of a parameter of whole ``shape``."""
     extent = source_shape(source, shape)
     lead = () if source.expert is None else (source.expert,)
-    offset = source.slot * extent[0] if source.slot else 0
+    offset = source.part * extent[0] if source.part else 0
     whole = [slice(0, size) for size in extent]
     target = [slice(offset, offset + extent[0]), *whole[1:]] if extent else []
     if cut is None:

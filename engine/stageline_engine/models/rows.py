@@ -91,7 +91,7 @@ class RowBatch:
         self.num_decode = num_decode
         self.positions_T = torch.from_numpy(positions_T).to(device)
         """Position of each row in its sequence, int64."""
-        self.slots_T = torch.from_numpy(blocks_T * block_size + positions_T % block_size).to(device)
+        self.places_T = torch.from_numpy(blocks_T * block_size + positions_T % block_size).to(device)
         """Where each row's key and value go: block id · block size + offset, int64."""
         token_ids_T = np.zeros_like(positions_T) if token_ids_T is None else token_ids_T
         self.token_ids_T = torch.from_numpy(token_ids_T).to(device)

@@ -103,11 +103,12 @@ def load_stage_model(settings: RankSettings, rank: int, group: TensorGroup) -> S
     Raises:
         ModelSourceError: a file of the model is missing or damaged.
         UnsupportedModelError: the architecture cannot be run, or not cut so.
-        ConfigurationError: ``--tp`` does not divide the heads, or the layer range is not the model's.
+        ConfigurationError: ``--tp`` does not divide the heads, the layer range is not the model's, or there are more
+            ranks than GPUs.
     """
     assert (group.rank, group.size) == (rank, settings.spec.tp), "the group is another stage's"
     skeleton = build_skeleton(settings.model_folder, settings.allow_unverified_architecture)
-    spec, device = settings.spec, _device(settings.device, rank)
+    spec, device = settings.spec, _device(settings, rank)
     if not 0 <= spec.start < spec.end <= len(skeleton.layers):
         raise ConfigurationError(
             "--layer-split", f"[{spec.start}, {spec.end})", f"the model has {len(skeleton.layers)} layers"
@@ -133,9 +134,19 @@ def load_stage_model(settings: RankSettings, rank: int, group: TensorGroup) -> S
     return StageModel(settings, skeleton, kv, checkpoint.bytes_read, weight_bytes, device)
 
 
-def _device(name: str, rank: int) -> torch.device:
-    """Ranks of a stage take the GPUs that their process may see in order; ``cuda:2`` is taken as it is."""
-    return torch.device("cuda", rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+def _device(settings: RankSettings, rank: int) -> torch.device:
+    """The CPU, or a GPU that no other rank of this machine has. The latter has not run on a GPU."""
+    if settings.device != "cuda":
+        return torch.device(settings.device)
+    index, count = settings.first_device + rank, torch.cuda.device_count()
+    if index >= count:
+        raise ConfigurationError(
+            "--device",
+            settings.device,
+            f"stage {settings.spec.stage} rank {rank} needs a GPU of its own, number {index + 1}, and this machine has "
+            f"{count}: give fewer --stages or --tp, or --device cpu",
+        )
+    return torch.device("cuda", index)
 
 
 def _take_out_other_stages(skeleton: Skeleton, settings: RankSettings) -> None:

@@ -42,7 +42,7 @@ CPU_FLOPS_PER_THREAD = 45e9
 """float32 with AVX2 and pre-packed weights: two threads were measured at 92 GFLOP/s."""
 CPU_BYTES_PER_SECOND_PER_THREAD = 11e9
 CPU_KV_PASSES = 3
-"""A gather reads and writes the blocks, attention reads the copy: 0.95 ms a layer for 16 rows of 144 tokens measured."""
+"""A gather reads and writes the blocks, attention reads the copy: 0.95 ms measured for 16 rows of 144 tokens."""
 CPU_LAYER_SECONDS = 250e-6
 """A layer's Python and small operations: 6 to 8 ms measured for 30 layers of one row."""
 CPU_16_BIT_SLOWDOWN = 8

@@ -14,9 +14,9 @@ from stageline_engine.planning.devices import DTYPE_BYTES
 from stageline_engine.planning.units import show_bytes
 
 FREE_SHARE_FOR_KV = 0.6
-"""Largest share of the memory that is free after loading that KV takes by default; activations and others need some."""
+"""Share of what weights leave of a machine's memory that KV takes; activations and other programs need some."""
 MEMORY_SHARE = 0.9
-"""Share of a rank's memory that weights and KV may take together; the rest is for activations."""
+"""Share of a GPU's memory that weights and KV may take together; the rest is for activations."""
 
 
 class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Where the figure comes from, for a person."""
     is_shared: bool = False
-    """The memory of a machine that does other things too: KV takes only a share of what weights leave."""
+    """A rank's part of a machine that does other things too: see :func:`kv_budgets`."""
 
     def kv_bytes(self, weight_bytes: int) -> int:
         """What is left for KV beside weights; below 0 when not even they fit."""
@@ -37,6 +37,35 @@ class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
             free = self.bytes - weight_bytes
             return int(free * FREE_SHARE_FOR_KV) if free > 0 else free
         return int(self.bytes * MEMORY_SHARE) - weight_bytes
+
+
+def machine_limit(config: EngineConfig, free: int) -> MemoryLimit:
+    """What each CPU rank may take of a machine on which ``free`` bytes are free."""
+    ranks = config.parallel.num_ranks
+    return MemoryLimit(
+        bytes=free // ranks,
+        flag="model",
+        value=config.model.model,
+        source="what is free on this machine" + (f", divided by {ranks} ranks" if ranks > 1 else ""),
+        is_shared=True,
+    )
+
+
+def kv_budgets(
+    profile: ModelProfile, specs: Sequence[StageSpec], config: EngineConfig, limit: MemoryLimit
+) -> list[int]:
+    """Bytes that are left for KV on each rank of each stage; below 0 where not even weights fit.
+
+    Ranks of a machine share its memory: what the weights of all of them leave is divided equally. All of
+    it counts where ``--kv-memory`` is given, which :func:`kv_blocks` checks.
+    """
+    weights = [stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype]) for spec in specs]
+    if limit.is_shared:
+        of_all = sum(weight * spec.tp for weight, spec in zip(weights, specs, strict=True))
+        weights = [of_all // config.parallel.num_ranks] * len(specs)
+        if config.cache.kv_memory is not None:
+            return [limit.bytes - weight for weight in weights]
+    return [limit.kv_bytes(weight) for weight in weights]
 
 
 def stage_weight_bytes(profile: ModelProfile, spec: StageSpec, element: int) -> int:
@@ -77,19 +106,23 @@ def check_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: Engi
         ConfigurationError: names the missing bytes of each stage, and the longest sequence that would fit.
     """
     lines = []
-    for spec in specs:
-        weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
+    for spec, available in zip(specs, kv_budgets(profile, specs, config, limit), strict=True):
         kv = least_kv_bytes(profile, spec, config)
-        if kv > (available := limit.kv_bytes(weights)):
+        if kv > available:
+            weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
             lines.append(
                 f"stage {spec.stage} misses {show_bytes(kv - available)} per rank (weights {show_bytes(weights)}, "
                 f"KV of one sequence of full length {show_bytes(kv)})"
             )
-    if lines:
-        remedy = "give more --stages, --tp or memory"
-        if (fitting := min(capacity_tokens(profile, specs, config, limit))) > 0:
-            remedy += f", or a --max-model-len of at most {fitting}"
-        raise ConfigurationError(limit.flag, limit.value or show_bytes(limit.bytes), f"{'; '.join(lines)}: {remedy}")
+    if not lines:
+        return
+    remedy = "give more --stages, --tp or memory"
+    if limit.is_shared:
+        lines.append(f"a rank has {show_bytes(limit.bytes)} ({limit.source})")
+        remedy = "take a machine with more memory, a smaller model or a 16-bit --dtype"
+    if (fitting := min(capacity_tokens(profile, specs, config, limit))) > 0:
+        remedy += f", or a --max-model-len of at most {fitting}"
+    raise ConfigurationError(limit.flag, limit.value or show_bytes(limit.bytes), f"{'; '.join(lines)}: {remedy}")
 
 
 def capacity_tokens(
@@ -99,18 +132,17 @@ def capacity_tokens(
     element = DTYPE_BYTES[config.model.dtype]
     block = config.cache.block_size
     tokens = []
-    for spec in specs:
-        free = limit.kv_bytes(stage_weight_bytes(profile, spec, element))
+    for spec, budget in zip(specs, kv_budgets(profile, specs, config, limit), strict=True):
         per_block = kv_bytes_per_token(profile, spec, element) * block
-        tokens.append(max(0, free) // per_block * block if per_block else 0)
+        tokens.append(max(0, budget) // per_block * block if per_block else 0)
     return tokens
 
 
 def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len: int) -> int:
     """KV blocks that every rank can hold, and not more than ``max_num_seqs`` sequences of full length can use.
 
-    ``--kv-memory`` is taken as it is. Without it, a rank takes at most :data:`FREE_SHARE_FOR_KV` of what is free after
-    loading; on a CPU the ranks share the machine's memory.
+    ``--kv-memory`` is taken as it is. Without it, KV takes what :meth:`MemoryLimit.kv_bytes` leaves, as in a plan: on
+    a CPU the ranks share what is free on the machine, and on GPUs each rank has a GPU of its own.
 
     Raises:
         ConfigurationError: one sequence of ``max_model_len`` tokens does not fit; names the missing bytes and the flag.
@@ -143,7 +175,8 @@ def _kv_budget(rank: RankLoaded, config: EngineConfig, sharing: int) -> int:
     own = rank.free_bytes // sharing
     wanted = config.cache.kv_memory
     if wanted is None:
-        return int(own * FREE_SHARE_FOR_KV)
+        memory = MemoryLimit(bytes=own + rank.weight_bytes, source="", is_shared=config.parallel.device == "cpu")
+        return memory.kv_bytes(rank.weight_bytes)
     if wanted > own:
         raise ConfigurationError(
             "--kv-memory",

@@ -9,11 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import httpx2
 from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
@@ -21,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP client
 from tqdm.auto import tqdm
 
 from stageline_engine.core.errors import ModelSourceError
@@ -56,7 +55,7 @@ def work(arguments: Sequence[str], report: child.Reporter) -> str:
         raise ModelSourceError("model", model, remedy) from error
     except HFValidationError as error:
         raise ModelSourceError("model", model, "write hf://org/name or hf://org/name@revision") from error
-    except (httpx2.TransportError, OfflineModeIsEnabled, HfHubHTTPError) as error:
+    except (TransportError, OfflineModeIsEnabled) as error:
         return _cached(model, repository, revision, allowed, error, report)
     return _fetched(model, repository, revision, allowed, info, report)
 
@@ -99,7 +98,7 @@ def _fetched(
             ignore_patterns=IGNORED,
             tqdm_class=_line_bar(report, total),
         )
-    except (httpx2.TransportError, HfHubHTTPError, OSError) as error:
+    except (TransportError, OSError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = f"the download broke off ({first_line}): start again, what came so far is kept"
         raise ModelSourceError("model", model, remedy) from error

@@ -95,7 +95,7 @@ def _pip(model: str) -> list[str]:
     """pip of this environment; one made by uv has none, but uv can run it."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    if uvx := shutil.which("uvx", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin") or shutil.which("uvx"):
+    if uvx := shutil.which("uvx", path=str(Path(sys.executable).parent)) or shutil.which("uvx"):
         return [uvx, "--python", sys.executable, "pip"]
     raise ModelSourceError("model", model, "this needs pip in the environment: run python -m ensurepip")
 

@@ -3,7 +3,7 @@
 <root>/models/NAME            a canonical folder
 <root>/models/.partial-NAME   one in the making; removed by whoever finds it without a living maker
 <root>/locks/NAME.lock        held while NAME is made, by the maker and by its child processes
-<root>/profiles/HASH.json     profiles of models, see profiles.py
+<root>/profiles/HASH.json     profiles of models, see profile_cache.py
 """
 
 from __future__ import annotations
