@@ -137,6 +137,42 @@ def test_the_death_of_a_rank_ends_the_service_loudly(llama: Path) -> None:
         end(running)
 
 
+def test_a_rank_that_hangs_ends_the_service_loudly(llama: Path) -> None:
+    running = start_serving(llama, "--stages", "2", *FLAGS, "--hang-timeout", "2")
+    try:
+        running.wait_ready()
+        family = running.family()
+        body = {"model": running.model, "prompt": "hello", "max_tokens": 240, "ignore_eos": True, "stream": True}
+        with running.client() as client, client.stream("POST", "/v1/completions", json=body) as response:
+            lines = response.iter_lines()
+            next(lines)
+            running.ranks()[1].suspend()
+            rest = list(lines)
+        assert any("error" in line for line in rest), rest
+        assert running.wait_exit(15) == 1
+        assert "stage 1 rank 0: no progress for" in running.log
+        psutil.wait_procs(family, timeout=5)
+        assert not [process for process in family if process.is_running()]
+    finally:
+        end(running)
+
+
+def test_the_death_of_a_rank_during_start_ends_the_command(llama: Path) -> None:
+    running = start_serving(llama, "--stages", "2", *FLAGS)
+    try:
+        running.wait_line("processes are there")
+        family = running.family()
+        running.ranks()[0].kill()
+        assert running.wait_exit(10) == 1
+        assert "rank 0" in running.log
+        assert "exit code -9" in running.log
+        assert not running.url
+        psutil.wait_procs(family, timeout=5)
+        assert not [process for process in family if process.is_running()]
+    finally:
+        end(running)
+
+
 def test_nothing_survives_the_kill_of_the_server(llama: Path) -> None:
     running = start_serving(llama, "--stages", "2", *FLAGS)
     try:

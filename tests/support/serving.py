@@ -27,6 +27,7 @@ class Served:
         self.url = ""
         self.model = ""
         self._ready = threading.Event()
+        self._printed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -37,6 +38,11 @@ class Served:
     def wait_ready(self, timeout: float = 120) -> None:
         assert self._ready.wait(timeout), f"not ready:\n{self.log}"
         assert self.url, f"ended before it was ready (exit code {self.process.wait()}):\n{self.log}"
+
+    def wait_line(self, text: str, timeout: float = 120) -> None:
+        """Until a line with ``text`` has been printed."""
+        with self._printed:
+            assert self._printed.wait_for(lambda: any(text in line for line in self.lines), timeout), self.log
 
     def wait_exit(self, timeout: float = 60) -> int:
         code = self.process.wait(timeout)
@@ -65,7 +71,9 @@ class Served:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.append(line.rstrip())
+            with self._printed:
+                self.lines.append(line.rstrip())
+                self._printed.notify_all()
             if (found := READY.search(line)) is not None:
                 self.model, self.url = found.groups()
                 self._ready.set()
