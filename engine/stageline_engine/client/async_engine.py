@@ -6,12 +6,14 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import SupportsIndex
 
 import msgspec
 import zmq
 import zmq.asyncio
 
+from stageline_engine.client.checks import checked_abort, checked_request
 from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
 from stageline_engine.core.errors import (
     EngineFailedError,
@@ -21,7 +23,6 @@ from stageline_engine.core.errors import (
 )
 from stageline_engine.core.messages import (
     AbortSequences,
-    AddRequest,
     CoreCommand,
     CoreEvent,
     Drain,
@@ -147,21 +148,22 @@ class AsyncEngine:
         return None
 
     async def generate(
-        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams
+        self, request_id: str, prompt_token_ids: Iterable[SupportsIndex], sampling: SamplingParams
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Outputs of all choices as they come; see :class:`stageline_engine.client.base.EngineClient`."""
         if self._failure is not None:
             raise EngineFailedError(self._failure.message)
         if self._closing:
             raise EngineFailedError("the engine is closed")
+        request = checked_request(request_id, prompt_token_ids, sampling, self.setup.profile.vocab_size)
         if request_id in self._streams:
             raise InvalidRequestError("request_id", request_id, "a request with this id is running: choose another")
         queue: asyncio.Queue[StreamItem] = asyncio.Queue()
         self._streams[request_id] = queue
         self._idle.clear()
-        unfinished = sampling.n
+        unfinished = request.sampling.n
         try:
-            self._send(AddRequest(request_id, prompt_token_ids, sampling))
+            self._send(request)
             while unfinished:
                 item = await queue.get()
                 if isinstance(item, Exception):
@@ -178,8 +180,9 @@ class AsyncEngine:
 
     async def abort(self, request_id: str, choices: list[int] | None = None) -> None:
         """Free the choices (None: all) of a request; their streams end with finish reason ``abort``."""
+        command = checked_abort(request_id, choices)
         if self.is_alive:
-            self._send(AbortSequences(request_id, choices))
+            self._send(command)
 
     async def drain(self) -> None:
         """Refuse new requests; returns when the running and waiting ones have finished."""

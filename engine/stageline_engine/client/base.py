@@ -35,7 +35,8 @@ class EngineClient(Protocol):
         Leaving the iterator early (``aclose``, cancellation) aborts what still runs.
 
         Raises:
-            InvalidRequestError: a token id or a value is out of range, or the prompt does not fit the model's length.
+            InvalidRequestError: a token id or a value has a wrong type or is out of range, or the prompt does not fit
+                the model's length.
             OverloadedError: the queue is full or the engine drains.
             EngineFailedError: the engine ended.
         """

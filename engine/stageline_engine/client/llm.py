@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 import msgspec
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from stageline_engine.client.launch import prepare
 from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
 from stageline_engine.core.errors import InvalidRequestError
 from stageline_engine.core.messages import TokenLogprobs
-from stageline_engine.core.request import SamplingParams, validate_sampling
+from stageline_engine.core.request import SamplingParams, checked_prompt, checked_sampling, checked_text
 from stageline_engine.text.output import ChoiceAssembler
 from stageline_engine.text.tokenizer import Tokenizer
 
@@ -113,28 +113,27 @@ class LLM:
 
     def generate(
         self,
-        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        prompts: str | Sequence[str] | Sequence[Sequence[SupportsIndex]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
         """Run all prompts and return their outputs in the prompts' order. Blocks.
 
         Args:
-            prompts: texts, or lists of token ids.
+            prompts: texts, or lists of token ids (whole numbers of any kind, numpy's too).
             params: one for all prompts, or one for each.
 
         Raises:
-            InvalidRequestError: a value is out of range, or a prompt does not fit.
+            InvalidRequestError: a value has a wrong type or is out of range, or a prompt does not fit.
             EngineFailedError: the engine ended.
         """
-        texts: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
-        each = [params or SamplingParams()] * len(texts) if not isinstance(params, Sequence) else list(params)
-        if len(each) != len(texts):
+        checked = self._checked_prompts(prompts)
+        each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * len(checked)
+        if len(each) != len(checked):
             raise InvalidRequestError(
-                "params", f"{len(each)} values", f"give one, or {len(texts)}: one for each prompt"
+                "params", f"{len(each)} values", f"give one, or {len(checked)}: one for each prompt"
             )
-        for one in each:
-            validate_sampling(one, self._vocab_size)
-        return self._run(self._generate_all(texts, each))
+        each = [checked_sampling(one, self._vocab_size) for one in each]
+        return self._run(self._generate_all(checked, each))
 
     def close(self) -> None:
         """End the engine. May be called twice."""
@@ -142,13 +141,25 @@ class LLM:
             self._run(self._engine.close())
             self._stop_loop()
 
-    async def _generate_all(
-        self, prompts: list[str | Sequence[int]], params: list[SamplingParams]
-    ) -> list[RequestOutput]:
+    def _checked_prompts(
+        self, prompts: str | Sequence[str] | Sequence[Sequence[SupportsIndex]]
+    ) -> list[str | list[int]]:
+        if isinstance(prompts, str):
+            return [checked_text("prompt", prompts)]
+        if not isinstance(prompts, Iterable) or isinstance(prompts, bytes | bytearray | Mapping):
+            raise InvalidRequestError(
+                "prompts", prompts, "give a text, a list of texts, or a list of lists of token ids"
+            )
+        return [
+            checked_text("prompt", one) if isinstance(one, str) else checked_prompt(one, self._vocab_size)
+            for one in prompts
+        ]
+
+    async def _generate_all(self, prompts: list[str | list[int]], params: list[SamplingParams]) -> list[RequestOutput]:
         tasks: list[asyncio.Task[RequestOutput]] = []
         with tqdm(total=len(prompts), desc="Prompts", disable=not self._show_progress, dynamic_ncols=True) as bar:
 
-            async def one(prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:
+            async def one(prompt: str | list[int], sampling: SamplingParams) -> RequestOutput:
                 output = await self._generate_one(prompt, sampling)
                 bar.update()
                 return output
@@ -164,8 +175,8 @@ class LLM:
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _generate_one(self, prompt: str | Sequence[int], sampling: SamplingParams) -> RequestOutput:
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    async def _generate_one(self, prompt: str | list[int], sampling: SamplingParams) -> RequestOutput:
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         request_id = uuid.uuid4().hex
         assemblers = [ChoiceAssembler(self.tokenizer, sampling) for _ in range(sampling.n)]
         outputs = [

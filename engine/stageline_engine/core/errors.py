@@ -32,13 +32,19 @@ class InvalidInputError(StagelineError, ValueError):
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        shown = repr(value)
-        if len(shown) > 200:
-            shown = shown[:197] + "..."
-        super().__init__(f"{field}={shown}: {remedy}")
+        super().__init__(f"{field}={_shown(value)}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:
+        # Python refuses to write whole numbers of thousands of digits.
+        return f"{type(value).__name__} of too many digits"
+    return shown if len(shown) <= 200 else shown[:197] + "..."
 
 
 class InvalidRequestError(InvalidInputError):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Mapping
+from typing import SupportsIndex
+
 import msgspec
 
 from stageline_engine.core.errors import InvalidRequestError
+from stageline_engine.core.field_types import typed_fields
 
 MAX_LOGPROBS = 20
 """Largest ``logprobs``/``top_logprobs`` (the OpenAI API's own limit for chat)."""
@@ -55,6 +60,56 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.temperature == 0.0
 
 
+def checked_prompt(token_ids: Iterable[SupportsIndex], vocab_size: int) -> list[int]:
+    """The ids of a program as plain integers (numpy's and torch's are taken too), proven to be in the vocabulary.
+
+    Raises:
+        InvalidRequestError: names the first element that is no token id.
+    """
+    if isinstance(token_ids, str | bytes | bytearray | Mapping) or not isinstance(token_ids, Iterable):
+        raise InvalidRequestError("prompt", token_ids, "give a list of token ids")
+    ids = [one if type(one) is int else _token_id(one) for one in token_ids]
+    validate_prompt(ids, vocab_size)
+    return ids
+
+
+def checked_sampling(params: SamplingParams, vocab_size: int) -> SamplingParams:
+    """The parameters of a program with every field of its declared type, and in its range.
+
+    Raises:
+        InvalidRequestError: names the field, the value and what is allowed.
+    """
+    if not isinstance(params, SamplingParams):
+        raise InvalidRequestError("params", params, "give SamplingParams")
+    params = typed_fields(params, InvalidRequestError)
+    validate_sampling(params, vocab_size)
+    return params
+
+
+def checked_text(field: str, text: str) -> str:
+    """The text itself, when it can be written as UTF-8.
+
+    Raises:
+        InvalidRequestError: it has a half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            field, text[error.start : error.end], "a half of a surrogate pair is no character: leave it out"
+        ) from None
+    return text
+
+
+def _token_id(value: SupportsIndex) -> int:
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InvalidRequestError("prompt", value, f"a token id is a whole number, not {type(value).__name__}")
+
+
 def validate_prompt(token_ids: list[int], vocab_size: int) -> None:
     """Refuse ids that the model's embedding has no row for.
 
@@ -90,19 +145,24 @@ def validate_sampling(params: SamplingParams, vocab_size: int) -> None:
     for field, value in (("logprobs", params.logprobs), ("prompt_logprobs", params.prompt_logprobs)):
         if value is not None:
             _in_range(field, value, 0, MAX_LOGPROBS)
-    if len(params.stop) > MAX_STOP:
-        raise InvalidRequestError("stop", f"{len(params.stop)} strings", f"give at most {MAX_STOP}")
-    if any(not text for text in params.stop):
-        raise InvalidRequestError("stop", "", "a stop string has at least one character")
-    if len(params.stop_token_ids) > MAX_STOP:
-        raise InvalidRequestError("stop_token_ids", f"{len(params.stop_token_ids)} ids", f"give at most {MAX_STOP}")
-    for token in params.stop_token_ids:
-        _in_range("stop_token_ids", token, 0, vocab_size - 1)
+    _check_stops(params, vocab_size)
     if len(params.logit_bias) > MAX_LOGIT_BIAS:
         raise InvalidRequestError("logit_bias", f"{len(params.logit_bias)} entries", f"give at most {MAX_LOGIT_BIAS}")
     for token, bias in params.logit_bias.items():
         _in_range("logit_bias", token, 0, vocab_size - 1)
         _in_range("logit_bias", bias, -100.0, 100.0)
+
+
+def _check_stops(params: SamplingParams, vocab_size: int) -> None:
+    if len(params.stop) > MAX_STOP:
+        raise InvalidRequestError("stop", f"{len(params.stop)} strings", f"give at most {MAX_STOP}")
+    for text in params.stop:
+        if not checked_text("stop", text):
+            raise InvalidRequestError("stop", text, "a stop string has at least one character")
+    if len(params.stop_token_ids) > MAX_STOP:
+        raise InvalidRequestError("stop_token_ids", f"{len(params.stop_token_ids)} ids", f"give at most {MAX_STOP}")
+    for token in params.stop_token_ids:
+        _in_range("stop_token_ids", token, 0, vocab_size - 1)
 
 
 def _in_range(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
