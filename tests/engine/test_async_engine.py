@@ -88,3 +88,19 @@ async def test_a_message_that_cannot_be_read_ends_open_streams(
         assert not engine.is_alive
     finally:
         await engine.close()
+
+
+async def test_an_id_may_be_used_again_at_once_after_its_request_was_left(setup: CoreSetup) -> None:
+    params = SamplingParams(max_tokens=20, temperature=0.0, ignore_eos=True)
+    engine = await AsyncEngine.start(setup, lambda line: None)
+    try:
+        outputs = [output async for output in engine.generate("first", [5, 6, 7], params)]
+        for _ in range(5):
+            left = engine.generate("again", [9, 9], params)
+            await anext(left)
+            await left.aclose()
+            again = [output async for output in engine.generate("again", [5, 6, 7], params)]
+            assert [output.token_ids for output in again] == [output.token_ids for output in outputs]
+            assert {output.request_id for output in again} == {"again"}
+    finally:
+        await engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sys
 import time
@@ -13,7 +14,8 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from stageline_engine.client.checks import checked_abort, checked_request
+from stageline_engine.client.checks import check_choices, checked_request
+from stageline_engine.client.readiness import why_not_ready
 from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
 from stageline_engine.core.errors import (
     EngineFailedError,
@@ -37,7 +39,6 @@ from stageline_engine.core.messages import (
 )
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
-from stageline_engine.engine.stats import READY_SECONDS
 
 CLOSE_SECONDS = 5.0
 """A core that has not ended its ranks and itself by then is killed; its ranks die with it."""
@@ -62,6 +63,9 @@ class AsyncEngine:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(CoreEvent)
         self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
+        self._core_ids: dict[str, str] = {}
+        """Of open requests. The core may still be ending a request that was left when its id is used again."""
+        self._numbers = itertools.count(1)
         self._ready: EngineReady | None = None
         self._stats: EngineStats | None = None
         self._stats_at = 0.0
@@ -135,17 +139,7 @@ class AsyncEngine:
             return "the engine is not running"
         if self._draining:
             return "the engine is draining"
-        age = time.monotonic() - self._stats_at
-        if age > READY_SECONDS:
-            return f"the engine core has said nothing for {age:.1f} s"
-        stats = self._stats
-        if stats.oldest_step_seconds > stats.oldest_step_limit:
-            return (
-                f"a step has been running for {stats.oldest_step_seconds:.1f} s (limit {stats.oldest_step_limit:.1f} s)"
-            )
-        if stats.oldest_step_seconds == 0 and stats.seconds_since_token + age > READY_SECONDS:
-            return f"no token went through all stages for {stats.seconds_since_token + age:.1f} s"
-        return None
+        return why_not_ready(self._stats, time.monotonic() - self._stats_at)
 
     async def generate(
         self, request_id: str, prompt_token_ids: Iterable[SupportsIndex], sampling: SamplingParams
@@ -156,33 +150,34 @@ class AsyncEngine:
         if self._closing:
             raise EngineFailedError("the engine is closed")
         request = checked_request(request_id, prompt_token_ids, sampling, self.setup.profile.vocab_size)
-        if request_id in self._streams:
+        if request_id in self._core_ids:
             raise InvalidRequestError("request_id", request_id, "a request with this id is running: choose another")
+        core_id = self._core_ids[request_id] = f"{next(self._numbers)}-{request_id}"
         queue: asyncio.Queue[StreamItem] = asyncio.Queue()
-        self._streams[request_id] = queue
+        self._streams[core_id] = queue
         self._idle.clear()
         unfinished = request.sampling.n
         try:
-            self._send(request)
+            self._send(msgspec.structs.replace(request, request_id=core_id))
             while unfinished:
                 item = await queue.get()
                 if isinstance(item, Exception):
                     unfinished = 0
                     raise item
                 unfinished -= item.finish_reason is not None
-                yield item
+                yield msgspec.structs.replace(item, request_id=request_id)
         finally:
-            del self._streams[request_id]
+            del self._streams[core_id], self._core_ids[request_id]
             if unfinished and self.is_alive:
-                self._send(AbortSequences(request_id))
+                self._send(AbortSequences(core_id))
             if not self._streams:
                 self._idle.set()
 
     async def abort(self, request_id: str, choices: list[int] | None = None) -> None:
         """Free the choices (None: all) of a request; their streams end with finish reason ``abort``."""
-        command = checked_abort(request_id, choices)
-        if self.is_alive:
-            self._send(command)
+        check_choices(choices)
+        if self.is_alive and (core_id := self._core_ids.get(request_id)) is not None:
+            self._send(AbortSequences(core_id, choices))
 
     async def drain(self) -> None:
         """Refuse new requests; returns when the running and waiting ones have finished."""

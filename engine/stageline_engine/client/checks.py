@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import SupportsIndex
 
 from stageline_engine.core.errors import InvalidRequestError
-from stageline_engine.core.messages import AbortSequences, AddRequest
+from stageline_engine.core.messages import AddRequest
 from stageline_engine.core.request import MAX_CHOICES, SamplingParams, checked_prompt, checked_sampling
 
 MAX_REQUEST_ID_CHARACTERS = 1024
@@ -24,18 +24,16 @@ def checked_request(
     return AddRequest(request_id, checked_prompt(prompt_token_ids, vocab_size), checked_sampling(sampling, vocab_size))
 
 
-def checked_abort(request_id: str, choices: Sequence[int] | None) -> AbortSequences:
-    """The message that ends choices of a request.
+def check_choices(choices: list[int] | None) -> None:
+    """Refuse what does not name choices of a request.
 
     Raises:
-        InvalidRequestError: names the argument, its value and what is allowed.
+        InvalidRequestError: names what is allowed.
     """
-    _check_request_id(request_id)
     if choices is None:
-        return AbortSequences(request_id)
-    if not isinstance(choices, Sequence) or not all(type(one) is int and 0 <= one < MAX_CHOICES for one in choices):
+        return
+    if not isinstance(choices, list) or not all(type(one) is int and 0 <= one < MAX_CHOICES for one in choices):
         raise InvalidRequestError("choices", choices, f"give a list of numbers from 0 to {MAX_CHOICES - 1}, or None")
-    return AbortSequences(request_id, list(choices))
 
 
 def _check_request_id(request_id: str) -> None:
