@@ -11,8 +11,8 @@ import pytest
 
 from stageline_engine import LLM, AsyncEngine, SamplingParams
 from stageline_engine.client.launch import prepare
-from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig
-from stageline_engine.core.errors import InvalidRequestError
+from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
+from stageline_engine.core.errors import ConfigurationError, InvalidRequestError
 from stageline_engine.engine.setup import CoreSetup
 from support.tiny_models import VOCAB, tiny_model
 
@@ -116,3 +116,35 @@ def test_numbers_of_numpy_are_token_ids_and_lists_are_sequences(llm: LLM) -> Non
     assert plain.outputs == array.outputs == list_of_numpys.outputs
     assert array.prompt_token_ids == [5, 6, 7]
     assert {type(token) for token in array.prompt_token_ids} == {int}
+
+
+CACHE: Any = CacheConfig
+SCHEDULER: Any = SchedulerConfig
+
+
+@pytest.mark.parametrize(
+    ("flag", "arguments"),
+    [
+        ("--stages", {"stages": "2"}),
+        ("--tp", {"tp": 2.0}),
+        ("--tp", {"tp": [1, 1.5]}),
+        ("--layer-split", {"layer_split": 5}),
+        ("--layer-split", {"layer_split": "2,3"}),
+        ("--max-model-len", {"max_model_len": 64.5}),
+        ("--seed", {"seed": None}),
+        ("--threads", {"threads": True}),
+        ("--kv-memory", {"cache": CACHE(kv_memory=4e9)}),
+        ("--max-waiting", {"scheduler": SCHEDULER(max_waiting="3")}),
+    ],
+    ids=str,
+)
+def test_a_setting_of_a_wrong_type_is_named_before_anything_starts(flag: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{flag}="):
+        LLM(str(tiny_model("llama")), show_progress=False, **arguments)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, NAN, INFINITE])
+def test_a_time_limit_is_a_number_of_seconds(seconds: float) -> None:
+    config = EngineConfig(model=ModelConfig(model="unread"), hang_timeout=seconds)
+    with pytest.raises(ConfigurationError, match="^--hang-timeout="):
+        prepare(config, lambda line: None)

@@ -6,6 +6,7 @@ them into the configuration with :func:`engine_config` and :func:`server_setting
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -125,7 +126,7 @@ def server_settings(options: ServerOptions, served_model_name: str = "") -> Serv
     """
     if not 0 <= options.port <= 65535:
         raise ConfigurationError("--port", options.port, "give a number from 0 to 65535")
-    if options.drain_timeout < 0:
+    if not 0 <= options.drain_timeout < math.inf:
         raise ConfigurationError("--drain-timeout", options.drain_timeout, "give a number of seconds, 0 or more")
     if options.metrics_compat not in (None, "vllm"):
         raise ConfigurationError("--metrics-compat", options.metrics_compat, "give vllm, or leave it out")

@@ -82,8 +82,8 @@ class LLM:
             model=ModelConfig(model=model, dtype=dtype, max_model_len=max_model_len, seed=seed),
             parallel=ParallelConfig(
                 stages=stages,
-                tp=(tp,) if isinstance(tp, int) else tuple(tp),
-                layer_split=None if layer_split is None else tuple(layer_split),
+                tp=tuple(tp) if isinstance(tp, Sequence) else (tp,),
+                layer_split=tuple(layer_split) if isinstance(layer_split, Sequence) else layer_split,
                 threads=threads,
             ),
             cache=cache or CacheConfig(),

@@ -7,9 +7,12 @@ Each field's docstring line is also its ``--help`` text: meaning, unit, default.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.core.field_types import typed_fields
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +103,8 @@ def validate(config: EngineConfig) -> None:
     Raises:
         ConfigurationError: names the flag, its value and the remedy.
     """
+    for part in (config, config.model, config.parallel, config.cache, config.scheduler):
+        typed_fields(part, _wrong_type)
     _validate_model(config.model)
     _validate_parallel(config.parallel)
     _at_least("--block-size", config.cache.block_size, 1)
@@ -109,8 +114,12 @@ def validate(config: EngineConfig) -> None:
     _at_least("--max-num-batched-tokens", config.scheduler.max_num_batched_tokens, 1)
     _at_least("--micro-batches", config.scheduler.micro_batches, 1)
     for flag, seconds in (("--start-timeout", config.start_timeout), ("--hang-timeout", config.hang_timeout)):
-        if seconds <= 0:
+        if not 0 < seconds < math.inf:
             raise ConfigurationError(flag, seconds, "give a number of seconds above 0")
+
+
+def _wrong_type(field: str, value: object, remedy: str) -> ConfigurationError:
+    return ConfigurationError("--" + field.replace("_", "-"), value, remedy)
 
 
 def _validate_model(model: ModelConfig) -> None:
