@@ -12,23 +12,25 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from stageline_engine.comm.links import MAX_UNSENT, GlooRecvLink, GlooSendLink
-from stageline_engine.comm.rendezvous import GlooEnd
-from stageline_engine.comm.tensor_group import GlooGroup
+from stageline_engine.comm.groups import GlooGroup, Group, Operation
+from stageline_engine.comm.links import MAX_UNSENT, PairRecvLink, PairSendLink
+from stageline_engine.comm.rendezvous import GroupEnd
+from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.comm.wiring import boundary_wires, sends_feedback, takes_feedback, tensor_wires
 from stageline_engine.core.errors import LinkFailedError
 
 HIDDEN = 24
+CPU = torch.device("cpu")
 PATIENCE = 30.0
 
 CHILD = """
 import sys, torch
-from stageline_engine.comm.rendezvous import GlooEnd
-end = GlooEnd("pair", 1, 0, 2, lambda: None)
+from stageline_engine.comm.rendezvous import GroupEnd
+end = GroupEnd("pair", 1, 0, 2, torch.device("cpu"), lambda: None, one_way=True)
 print(end.value().hex(), flush=True)
 end.supply({1: bytes.fromhex(sys.stdin.readline())})
 pair = end.join()
-pair.send([torch.full((3, 24), 7.0)], 1, 0).wait()
+pair.send(torch.full((3, 24), 7.0), 1).wait()
 print("sent", flush=True)
 sys.stdin.readline()
 """
@@ -54,21 +56,29 @@ def news() -> News:
     return News()
 
 
-def connect(news: News, dtype: torch.dtype = torch.float32) -> tuple[GlooSendLink, GlooRecvLink]:
-    ends = [GlooEnd("pair", 1, number, 2, news.notify) for number in (0, 1)]
+def pair_end(epoch: int, number: int, news: News) -> GroupEnd:
+    return GroupEnd("pair", epoch, number, 2, CPU, news.notify, one_way=True)
+
+
+def joined_pair(news: News) -> list[Group]:
+    ends = [pair_end(1, number, news) for number in (0, 1)]
     values = {number: end.value() for number, end in enumerate(ends)}
     assert all(len(value) < 1024 for value in values.values())
     for end in ends:
         end.supply(values)
     news.wait_for(lambda: all(end.is_settled for end in ends))
-    pairs = [end.join() for end in ends]
+    return [end.join() for end in ends]
+
+
+def connect(news: News, dtype: torch.dtype = torch.float32) -> tuple[PairSendLink, PairRecvLink]:
+    pairs = joined_pair(news)
     return (
-        GlooSendLink("pair", pairs[0], news.notify),
-        GlooRecvLink("pair", pairs[1], news.notify, HIDDEN, dtype, torch.device("cpu")),
+        PairSendLink("pair", pairs[0], news.notify),
+        PairRecvLink("pair", pairs[1], news.notify, HIDDEN, dtype, CPU),
     )
 
 
-def take(link: GlooRecvLink, news: News) -> torch.Tensor:
+def take(link: PairRecvLink, news: News) -> torch.Tensor:
     taken: list[torch.Tensor] = []
 
     def is_there() -> bool:
@@ -114,6 +124,39 @@ def test_the_sender_sees_when_the_receiver_lags(news: News) -> None:
     assert take(receiver, news)[0, 0] == 1
 
 
+class LatePair(GlooGroup):
+    """Gloo with NCCL's restriction: a receive must not be pending while the rank runs other things."""
+
+    posts_ahead = False
+
+    def __init__(self, pair: Group) -> None:
+        self._pair = pair
+        self.posted: list[int] = []
+
+    def recv(self, tensor: torch.Tensor, number: int) -> Operation:
+        self.posted.append(len(tensor))
+        return self._pair.recv(tensor, number)
+
+
+def test_a_pair_that_must_not_post_ahead_posts_when_asked_and_one_at_a_time(news: News) -> None:
+    pairs = joined_pair(news)
+    late = LatePair(pairs[1])
+    sender, receiver = (
+        PairSendLink("pair", pairs[0], news.notify),
+        PairRecvLink("pair", late, news.notify, HIDDEN, torch.float32, CPU),
+    )
+    for rows in (2, 5):
+        receiver.expect(rows)
+        sender.send(torch.full((rows, HIDDEN), float(rows)))
+    assert late.posted == []
+    assert take(receiver, news).shape == (2, HIDDEN)
+    assert late.posted == [2]
+    assert torch.equal(take(receiver, news), torch.full((5, HIDDEN), 5.0))
+    assert late.posted == [2, 5]
+    assert receiver.take() is None
+    assert late.posted == [2, 5]
+
+
 def test_a_killed_peer_is_noticed(news: News) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -121,11 +164,11 @@ def test_a_killed_peer_is_noticed(news: News) -> None:
     with child:
         assert child.stdin is not None
         assert child.stdout is not None
-        end = GlooEnd("pair", 1, 1, 2, news.notify)
+        end = pair_end(1, 1, news)
         child.stdin.write(end.value().hex() + "\n")
         child.stdin.flush()
         end.supply({0: bytes.fromhex(child.stdout.readline())})
-        receiver = GlooRecvLink("pair", end.join(), news.notify, HIDDEN, torch.float32, torch.device("cpu"))
+        receiver = PairRecvLink("pair", end.join(), news.notify, HIDDEN, torch.float32, CPU)
         receiver.expect(3)
         assert torch.equal(take(receiver, news), torch.full((3, HIDDEN), 7.0))
         assert child.stdout.readline() == "sent\n"
@@ -140,7 +183,7 @@ def test_a_killed_peer_is_noticed(news: News) -> None:
 def test_an_abandoned_end_leaves_nobody_waiting(news: News) -> None:
     abandoned, _ = connect(news)
     abandoned.close()
-    lonely = GlooEnd("pair", 2, 0, 2, news.notify)
+    lonely = pair_end(2, 0, news)
     assert lonely.value()
     sender, receiver = connect(news)
     receiver.expect(1)
@@ -148,14 +191,14 @@ def test_an_abandoned_end_leaves_nobody_waiting(news: News) -> None:
     assert take(receiver, news).sum() == HIDDEN
 
 
-def together(size: int, act: Callable[[GlooGroup], torch.Tensor]) -> list[torch.Tensor]:
+def together(size: int, act: Callable[[RankGroup], torch.Tensor]) -> list[torch.Tensor]:
     """``act`` on every member of a group, each in its own thread."""
-    groups = [GlooGroup("tensor-0", rank, size) for rank in range(size)]
+    groups = [RankGroup("tensor-0", rank, size) for rank in range(size)]
     results: dict[int, torch.Tensor] = {}
     for epoch in (1, 2):
-        values = {group.rank: group.open(epoch, lambda: None) for group in groups}
+        values = {group.rank: group.open(epoch, CPU, lambda: None) for group in groups}
 
-        def be(group: GlooGroup, values: dict[int, bytes] = values) -> None:
+        def be(group: RankGroup, values: dict[int, bytes] = values) -> None:
             group.supply(values)
             group.join()
             results[group.rank] = act(group)
@@ -186,8 +229,8 @@ def test_a_group_gathers_in_rank_order(size: int) -> None:
 
 
 def test_a_member_that_leaves_wakes_those_that_wait_for_it() -> None:
-    groups = [GlooGroup("tensor-0", rank, 2) for rank in range(2)]
-    values = {group.rank: group.open(1, lambda: None) for group in groups}
+    groups = [RankGroup("tensor-0", rank, 2) for rank in range(2)]
+    values = {group.rank: group.open(1, CPU, lambda: None) for group in groups}
     for group in groups:
         group.supply(values)
     for group in groups:

@@ -1,11 +1,9 @@
 """Hidden states over a stage boundary: one tensor for each micro-batch, from one rank to one rank.
 
 The rank's thread never waits in here: a link tells by ``notify`` that something has changed, and the rank looks.
-Gloo, as tried: a peer that is killed makes an operation raise at once, one that is stopped does not, and a wait that
-times out closes the pair for good. So a receive is posted only once its plan is known, the waiting is done in a thread
-for each link, and at an epoch change thread, group and buffers are abandoned, never used again.
-
-Tensors of a GPU go through host memory. An NCCL link would be two more classes here; gloo is what has been run.
+A peer's death may be noticed only by who waits, and a wait that times out may close the pair for good. So a receive is
+posted only once its plan is known (and over NCCL, once it is asked for), the waiting is done in a thread for each link,
+and at an epoch change thread, pair and buffers are abandoned, never used again.
 
 T rows of a micro-batch, H hidden size.
 """
@@ -20,13 +18,12 @@ from typing import Protocol
 
 import torch
 
-from stageline_engine.comm.rendezvous import Group, Operation
+from stageline_engine.comm.groups import Group, Operation
 from stageline_engine.core.errors import LinkFailedError
 
 MAX_UNSENT = 2
 """Tensors that may wait for the next stage; one is on its way, one more lets this stage go on."""
 _SENDER, _RECEIVER = 0, 1
-_TAG = 0
 
 
 class SendLink(Protocol):
@@ -63,9 +60,9 @@ class RecvLink(Protocol):
 
 
 class _Waiter:
-    """A thread that waits for the operations of one pair group in their order, and notes their outcome.
+    """A thread that waits for the operations of one pair in their order, and notes their outcome.
 
-    It holds the group and the tensors as long as it waits, so that an abandoned link stays whole behind its back.
+    It holds the pair and the tensors as long as it waits, so that an abandoned link stays whole behind its back.
     """
 
     def __init__(self, name: str, pair: Group, notify: Callable[[], None]) -> None:
@@ -111,8 +108,8 @@ class _Waiter:
             self._notify()
 
 
-class GlooSendLink:
-    """Sends over a pair group in which this process is number 0. Tensors of other devices go through host memory."""
+class PairSendLink:
+    """Sends over a pair in which this process is number 0."""
 
     def __init__(self, name: str, pair: Group, notify: Callable[[], None]) -> None:
         self._pair = pair
@@ -129,22 +126,23 @@ class GlooSendLink:
         return self._num_unsent >= MAX_UNSENT
 
     def send(self, hidden_TH: torch.Tensor) -> None:
-        """See :class:`SendLink`.
-
-        The bytes leave within this call when the receiver has posted its receive, which is the rule: no other thread
-        has to be woken first.
-        """
-        on_host_TH = hidden_TH.detach().cpu().contiguous()
-        self._waiter.begin(lambda: self._pair.send([on_host_TH], _RECEIVER, _TAG), on_host_TH)
+        """See :class:`SendLink`."""
+        moved_TH = hidden_TH.detach().to(self._pair.memory).contiguous()
+        self._waiter.begin(lambda: self._pair.send(moved_TH, _RECEIVER), moved_TH)
         self._num_unsent += 1
 
     def close(self) -> None:
-        """See :class:`SendLink`."""
+        """See :class:`SendLink`. The pair is closed by who made it."""
         self._waiter.close()
 
 
-class GlooRecvLink:
-    """Receives over a pair group in which this process is number 1."""
+class PairRecvLink:
+    """Receives over a pair in which this process is number 1.
+
+    Args:
+        hidden_size, dtype: of the tensors; they have to be the sender's.
+        device: where :meth:`take` puts them.
+    """
 
     def __init__(
         self,
@@ -158,19 +156,31 @@ class GlooRecvLink:
         self._pair = pair
         self._waiter = _Waiter(name, pair, notify)
         self._hidden_size, self._dtype, self._device = hidden_size, dtype, device
+        self._expected: deque[int] = deque()
+        self._num_posted = 0
 
     def expect(self, num_rows: int) -> None:
         """See :class:`RecvLink`."""
-        buffer_TH = torch.empty(num_rows, self._hidden_size, dtype=self._dtype)
-        self._waiter.begin(lambda: self._pair.recv([buffer_TH], _SENDER, _TAG), buffer_TH)
+        self._expected.append(num_rows)
+        if self._pair.posts_ahead:
+            self._post()
 
     def take(self) -> torch.Tensor | None:
         """See :class:`RecvLink`."""
         if self._waiter.ended:
+            self._num_posted -= 1
             return self._waiter.ended.popleft().to(self._device)
         self._waiter.check()
+        if self._expected and not self._num_posted:
+            self._post()
         return None
 
     def close(self) -> None:
-        """See :class:`RecvLink`."""
+        """See :class:`RecvLink`. The pair is closed by who made it."""
         self._waiter.close()
+
+    def _post(self) -> None:
+        shape = self._expected.popleft(), self._hidden_size
+        buffer_TH = torch.empty(shape, dtype=self._dtype, device=self._pair.memory)
+        self._waiter.begin(lambda: self._pair.recv(buffer_TH, _SENDER), buffer_TH)
+        self._num_posted += 1

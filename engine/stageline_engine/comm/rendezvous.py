@@ -1,72 +1,77 @@
-"""Joins a few processes to a torch.distributed group without a server: the processes swap one value each.
+"""Joins a few processes to a group without a server: the processes swap one value each.
 
-A group is made over a store that only its own process sees. Gloo puts its own listening address there under
+Gloo first: it is made over a store that only its own process sees. Gloo puts its own listening address there under
 ``0/<number>`` and then waits for the others' (torch 2.15: nothing else is stored); we carry these values over the keyed
-control channel. So there is no global group, no TCP store, and a group of another epoch can not be joined by mistake.
+control channel, and with them where each member's tensors lie. So there is no global group, no TCP store, and a group
+of another epoch can not be joined by mistake. Members on GPUs of their own then join NCCL, whose unique id goes over
+gloo.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Protocol, cast
+from typing import cast
 
+import msgspec
 import torch
 from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.distributed import ProcessGroupGloo
 
+from stageline_engine.comm.groups import BACKSTOP, GlooGroup, Group, TorchGroup
+from stageline_engine.comm.nccl import NcclGroup
+from stageline_engine.comm.transport import can_use_nccl, place_of
 from stageline_engine.core.errors import LinkFailedError
 
-BACKSTOP = timedelta(minutes=30)
-"""Longest wait of any operation on a group. A hang is found by the head, which knows how long a step should take, and
-ended by killing the hung process, which wakes its neighbours at once; this only ends threads that were abandoned."""
+_log = logging.getLogger(__name__)
 _OWN_VALUE_TIMEOUT = timedelta(seconds=20)
 LOOPBACK = "127.0.0.1"
 
 
-class Operation(Protocol):
-    """Something that was begun on a group."""
+class _Value(msgspec.Struct, frozen=True, array_like=True):
+    """What a member tells the others."""
 
-    def wait(self) -> object:
-        """Until it is done. Raises RuntimeError when a member is gone."""
-
-
-class Group(Protocol):
-    """What we use of a torch.distributed group; torch's own type hints leave these methods out."""
-
-    def send(self, tensors: list[torch.Tensor], number: int, tag: int) -> Operation:
-        """Begin to send one tensor to member ``number``."""
-
-    def recv(self, tensors: list[torch.Tensor], number: int, tag: int) -> Operation:
-        """Begin to receive one tensor from member ``number``."""
-
-    def allreduce(self, tensors: list[torch.Tensor]) -> Operation:
-        """Begin to sum one tensor over the members, in place."""
-
-    def allgather(self, outputs: list[list[torch.Tensor]], tensors: list[torch.Tensor]) -> Operation:
-        """Begin to collect one tensor of each member."""
+    place: str
+    address: bytes
+    """Gloo's."""
 
 
-class GlooEnd:
-    """One process's end of a gloo group that is being made.
+class GroupEnd:
+    """One process's end of a group that is being made.
 
     Args:
         name: of the group, unique within an epoch; all members give the same.
         number: of this member, below ``size``.
+        device: where this member's tensors lie.
+        one_way: as in :class:`NcclGroup`.
         notify: called from another thread when :meth:`join` would not wait any more.
     """
 
-    def __init__(self, name: str, epoch: int, number: int, size: int, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        epoch: int,
+        number: int,
+        size: int,
+        device: torch.device,
+        notify: Callable[[], None],
+        one_way: bool,
+    ) -> None:
         self._name = f"epoch {epoch} {name}"
         self._number = number
         self._size = size
+        self._device = device
+        self._one_way = one_way
         self._notify = notify
         self._has_ended = False
+        self._is_abandoned = False
         self._store = PrefixStore(f"{epoch}/{name}", HashStore())
+        self._places = {number: place_of(device)}
         self._group: Group | None = None
-        self._error: RuntimeError | None = None
-        # The constructor waits for the other members' values, so it needs a thread; a daemon, because an end that is
+        self._error: Exception | None = None
+        # Making the group waits for the other members, so it needs a thread; a daemon, because an end that is
         # abandoned at an epoch change is never connected.
         self._thread = threading.Thread(target=self._construct, name=f"join {name}", daemon=True)
         self._thread.start()
@@ -78,13 +83,19 @@ class GlooEnd:
             self._store.wait([key], _OWN_VALUE_TIMEOUT)
         except RuntimeError as error:
             raise LinkFailedError(f"{self._name}: could not listen: {self._error or error}") from error
-        return self._store.get(key)
+        return msgspec.msgpack.encode(_Value(self._places[self._number], self._store.get(key)))
 
     def supply(self, values: Mapping[int, bytes]) -> None:
         """Take the members' values; connecting begins. Does not wait."""
-        for number in range(self._size):
-            if number != self._number:
-                self._store.set(self._key(number), cast(str, values[number]))
+        others = {
+            number: msgspec.msgpack.decode(values[number], type=_Value)
+            for number in range(self._size)
+            if number != self._number
+        }
+        # Before any address: with the last of them the thread goes on.
+        self._places |= {number: other.place for number, other in others.items()}
+        for number, other in others.items():
+            self._store.set(self._key(number), cast(str, other.address))
 
     @property
     def is_settled(self) -> bool:
@@ -102,18 +113,35 @@ class GlooEnd:
             raise LinkFailedError(f"{self._name}: could not connect: {self._error}")
         return self._group
 
+    def close(self) -> None:
+        """Leave the group, or abandon what is being made; nothing is waited for."""
+        self._is_abandoned = True
+        if self._group is not None:
+            self._group.close()
+
     @staticmethod
     def _key(number: int) -> str:
         return f"0/{number}"
 
     def _construct(self) -> None:
         try:
-            options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-            options._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
-            options._threads = 1
-            options._timeout = BACKSTOP
-            self._group = cast(Group, ProcessGroupGloo(self._store, self._number, self._size, options))
-        except RuntimeError as error:
+            self._group = self._join_members()
+        except Exception as error:
+            # Whatever it is, join() tells; without this a rank would wait for ever.
             self._error = error
+        if self._group is not None and self._is_abandoned:
+            self._group.close()
         self._has_ended = True
         self._notify()
+
+    def _join_members(self) -> Group:
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        options._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
+        options._threads = 1
+        options._timeout = BACKSTOP
+        host = cast(TorchGroup, ProcessGroupGloo(self._store, self._number, self._size, options))
+        if not can_use_nccl(list(self._places.values())):
+            _log.info("%s: gloo through host memory", self._name)
+            return GlooGroup(host)
+        _log.info("%s: NCCL", self._name)
+        return NcclGroup(self._name, host, self._number, self._size, self._device, self._one_way)

@@ -1,4 +1,4 @@
-"""Joins the tensor-parallel ranks of a stage: :class:`models.tensor_group.TensorGroup` over gloo."""
+"""Joins the tensor-parallel ranks of a stage: :class:`models.tensor_group.TensorGroup` over whatever joins them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from stageline_engine.comm.rendezvous import GlooEnd, Group, Operation
+from stageline_engine.comm.groups import Group
+from stageline_engine.comm.rendezvous import GroupEnd
 from stageline_engine.core.errors import LinkFailedError
 
 
-class GlooGroup:
+class RankGroup:
     """A group whose members can be joined anew in each epoch, while the model that uses it keeps its weights.
 
-    Every rank gets the same bits from :meth:`all_reduce`, so ranks that start equal stay equal. Tensors of other
-    devices go through host memory.
+    Every rank gets the same bits from :meth:`all_reduce`, so ranks that start equal stay equal.
     """
 
     def __init__(self, name: str, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
         self._name = name
-        self._end: GlooEnd | None = None
+        self._end: GroupEnd | None = None
         self._group: Group | None = None
 
     def close(self) -> None:
@@ -29,12 +29,14 @@ class GlooGroup:
 
         They have to: survivors of a death may stand at different plans, and one of them within an operation.
         """
-        self._group = None
+        if self._end is not None:
+            self._end.close()
         self._end = None
+        self._group = None
 
-    def open(self, epoch: int, notify: Callable[[], None]) -> bytes:
-        """Returns what the other members need; ``notify`` as in :class:`GlooEnd`."""
-        self._end = GlooEnd(self._name, epoch, self.rank, self.size, notify)
+    def open(self, epoch: int, device: torch.device, notify: Callable[[], None]) -> bytes:
+        """Returns what the other members need; ``notify`` as in :class:`GroupEnd`."""
+        self._end = GroupEnd(self._name, epoch, self.rank, self.size, device, notify, one_way=False)
         return self._end.value()
 
     def supply(self, values: Mapping[int, bytes]) -> None:
@@ -55,24 +57,36 @@ class GlooGroup:
         """
         assert self._end is not None, "open() comes before join()"
         self._group = self._end.join()
-        self._end = None
+
+    def check(self) -> None:
+        """Raises LinkFailedError if a member is known to be gone: results that are not passed on yet may be wrong.
+
+        A GPU's operations are only begun by the two methods below, so it is not they who can tell.
+        """
+        self._run(lambda group: group.check())
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """See :class:`TensorGroup`. Raises LinkFailedError when a member is gone."""
-        on_host = tensor.cpu().contiguous()
-        self._run(lambda group: group.allreduce([on_host]))
-        return on_host.to(tensor.device)
+        moved = self._bring(tensor)
+        self._run(lambda group: group.all_reduce(moved))
+        return moved.to(tensor.device)
 
     def all_gather_last(self, tensor: torch.Tensor) -> torch.Tensor:
         """See :class:`TensorGroup`. Raises LinkFailedError when a member is gone."""
-        on_host = tensor.cpu().contiguous()
-        parts = [torch.empty_like(on_host) for _ in range(self.size)]
-        self._run(lambda group: group.allgather([parts], [on_host]))
+        moved = self._bring(tensor)
+        parts = [torch.empty_like(moved) for _ in range(self.size)]
+        self._run(lambda group: group.all_gather(parts, moved))
         return torch.cat(parts, dim=-1).to(tensor.device)
 
-    def _run(self, operation: Callable[[Group], Operation]) -> None:
+    def _bring(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._joined().memory).contiguous()
+
+    def _joined(self) -> Group:
         assert self._group is not None, "the group is not connected in this epoch"
+        return self._group
+
+    def _run(self, operation: Callable[[Group], None]) -> None:
         try:
-            operation(self._group).wait()
+            operation(self._joined())
         except RuntimeError as error:
             raise LinkFailedError(f"{self._name}: {error}") from error

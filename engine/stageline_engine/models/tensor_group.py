@@ -10,8 +10,8 @@ import torch
 class TensorGroup(Protocol):
     """The tensor-parallel ranks of one stage. Every rank makes the same calls in the same order.
 
-    Implementations: :mod:`stageline_engine.comm` (gloo: a GPU's tensors go through host memory) and the
-    inline executor (threads of one process).
+    Implementations: :mod:`stageline_engine.comm` (processes, joined by gloo or NCCL) and the inline executor (threads
+    of one process).
     """
 
     rank: int

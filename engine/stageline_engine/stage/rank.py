@@ -15,6 +15,7 @@ import sys
 import time
 from typing import NoReturn
 
+from stageline_engine.comm import nccl
 from stageline_engine.comm.channel import RankChannel
 from stageline_engine.comm.commands import (
     LINK_FAILED,
@@ -31,7 +32,7 @@ from stageline_engine.comm.commands import (
     WarmUp,
 )
 from stageline_engine.comm.curve import KeyedContext
-from stageline_engine.comm.tensor_group import GlooGroup
+from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.core.errors import InvalidInputError, LinkFailedError
 from stageline_engine.models.tensor_group import SoloGroup
 from stageline_engine.stage.rank_inbox import EpochEnded, Inbox, SetUpCommand
@@ -48,6 +49,7 @@ def run_rank(boot: RankBoot) -> int:
         level=boot.log_level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
     )
     faulthandler.enable()
+    nccl.prepare_process()
     context = KeyedContext(boot.keys)
     return RankProcess(boot, context).serve()
 
@@ -61,7 +63,7 @@ class RankProcess:
         self._channel = RankChannel(context, boot)
         self._inbox = Inbox(self._channel)
         self._runner: StageRunner | None = None
-        self._group: GlooGroup | None = None
+        self._group: RankGroup | None = None
         self._joints: Joints | None = None
         self._tp_of_stages: tuple[int, ...] = ()
 
@@ -104,13 +106,21 @@ class RankProcess:
         # The old weights go before the new ones come: both may not fit.
         self._runner = None
         spec, rank = command.settings.spec, self._boot.rank
-        self._group = GlooGroup(f"tensor-{spec.stage}", rank, spec.tp) if spec.tp > 1 else None
+        self._group = RankGroup(f"tensor-{spec.stage}", rank, spec.tp) if spec.tp > 1 else None
         self._runner = StageRunner(command.settings, rank, self._group or SoloGroup(), command.epoch)
 
     def _allocate(self, command: Allocate) -> None:
-        self._loaded_runner().allocate(command.num_blocks)
-        member = (self._boot.stage, self._boot.rank)
-        joints = Joints(member, self._tp_of_stages, command.epoch, self._context, self._group, self._inbox.notify)
+        runner, member = self._loaded_runner(), (self._boot.stage, self._boot.rank)
+        runner.allocate(command.num_blocks)
+        joints = Joints(
+            member,
+            self._tp_of_stages,
+            command.epoch,
+            self._context,
+            self._group,
+            runner.model.device,
+            self._inbox.notify,
+        )
         self._joints = joints
         if joints.feedback is not None:
             self._inbox.listen_to(joints.feedback)
@@ -122,7 +132,7 @@ class RankProcess:
         joints.supply(command.ends)
         # Waited for in the inbox: a member may be gone, and another epoch the way out.
         self._inbox.wait_until(joints.is_settled)
-        joints.join(command.feedback, model.hidden_size, model.dtype, model.device)
+        joints.join(command.feedback, model.hidden_size, model.dtype)
         self._channel.send(Connected(command.epoch))
 
     def _warm_up(self, command: WarmUp) -> None:

@@ -9,9 +9,9 @@ import torch
 from stageline_engine.comm.commands import RankId
 from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.comm.feedback import FeedbackReceiver, FeedbackSender
-from stageline_engine.comm.links import GlooRecvLink, GlooSendLink, RecvLink, SendLink
-from stageline_engine.comm.rendezvous import GlooEnd
-from stageline_engine.comm.tensor_group import GlooGroup
+from stageline_engine.comm.links import PairRecvLink, PairSendLink, RecvLink, SendLink
+from stageline_engine.comm.rendezvous import GroupEnd
+from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.comm.wiring import boundary_wires, sends_feedback, takes_feedback, tensor_wires
 
 
@@ -20,6 +20,7 @@ class Joints:
 
     Args:
         group: joins the ranks of the own stage; None for a stage of one rank.
+        device: where this rank's tensors lie.
         notify: called from other threads when a link has news.
     """
 
@@ -29,16 +30,20 @@ class Joints:
         tp_of_stages: Sequence[int],
         epoch: int,
         context: KeyedContext,
-        group: GlooGroup | None,
+        group: RankGroup | None,
+        device: torch.device,
         notify: Callable[[], None],
     ) -> None:
         self._member = member
         self._notify = notify
         self._context = context
         self._group = group
+        self._device = device
         self._boundaries = [wire for wire in boundary_wires(tp_of_stages) if member in wire.members]
         self._ends = {
-            wire.name: GlooEnd(wire.name, epoch, wire.number_of(member), len(wire.members), notify)
+            wire.name: GroupEnd(
+                wire.name, epoch, wire.number_of(member), len(wire.members), device, notify, one_way=True
+            )
             for wire in self._boundaries
         }
         self.values = {name: end.value() for name, end in self._ends.items()}
@@ -46,7 +51,7 @@ class Joints:
         if group is not None:
             (wire,) = [wire for wire in tensor_wires(tp_of_stages) if member in wire.members]
             self._tensor_name = wire.name
-            self.values[wire.name] = group.open(epoch, notify)
+            self.values[wire.name] = group.open(epoch, device, notify)
         self.feedback = FeedbackReceiver(context) if takes_feedback(member, tp_of_stages) else None
         self.makes_results = sends_feedback(member, tp_of_stages)
         self.upstream: RecvLink | None = None
@@ -65,12 +70,12 @@ class Joints:
         ends_settled = all(end.is_settled for end in self._ends.values())
         return ends_settled and (self._group is None or self._group.is_settled)
 
-    def join(self, feedback: Sequence[str], hidden_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def join(self, feedback: Sequence[str], hidden_size: int, dtype: torch.dtype) -> None:
         """Wait until everything is connected.
 
         Args:
             feedback: addresses that step results go to; empty unless this rank makes them.
-            hidden_size, dtype, device: of the tensors that cross the boundary before this stage.
+            hidden_size, dtype: of the tensors that cross the boundary before this stage.
 
         Raises:
             LinkFailedError: another member cannot be reached.
@@ -78,9 +83,9 @@ class Joints:
         for wire in self._boundaries:
             pair = self._ends[wire.name].join()
             if wire.number_of(self._member) == 0:
-                self.downstream.append(GlooSendLink(wire.name, pair, self._notify))
+                self.downstream.append(PairSendLink(wire.name, pair, self._notify))
             else:
-                self.upstream = GlooRecvLink(wire.name, pair, self._notify, hidden_size, dtype, device)
+                self.upstream = PairRecvLink(wire.name, pair, self._notify, hidden_size, dtype, self._device)
         if self._group is not None:
             self._group.join()
         if self.makes_results:
@@ -92,6 +97,11 @@ class Joints:
         assert self._results is not None
         return self._results
 
+    def check(self) -> None:
+        """Raises LinkFailedError if a rank of the own stage is known to be gone: what was computed may be wrong."""
+        if self._group is not None:
+            self._group.check()
+
     def close(self) -> None:
         """Abandon everything; nothing of it is used again, and nothing is waited for."""
         if self._group is not None:
@@ -100,6 +110,8 @@ class Joints:
             link.close()
         if self.upstream is not None:
             self.upstream.close()
+        for end in self._ends.values():
+            end.close()
         if self.feedback is not None:
             self.feedback.close()
         if self._results is not None:

@@ -60,6 +60,7 @@ class StepLoop:
         hidden_TH = self._receive()
         with self._clock.span("busy"):
             sent_TH, result = self._runner.run(plan, hidden_TH)
+        self._joints.check()
         if sent_TH is not None:
             self._send(sent_TH)
         if result is not None:

@@ -50,6 +50,8 @@ class StageRunner:
         self.spec = settings.spec
         self.rank = rank
         self.model: StageModel = load_stage_model(settings, rank, group)
+        if self.model.device.type == "cuda":
+            torch.cuda.set_device(self.model.device)
         self.loaded = RankLoaded(
             stage=self.spec.stage,
             rank=rank,
@@ -135,13 +137,16 @@ class StageRunner:
 
         Returns (hidden states [T, H], None), on the last stage (None, result), and (None, None) on the last stage's
         other ranks: only rank 0 samples. A stage that is first and last waits for its own result in take_feedback.
+        A GPU has ended the step, too (not run on one yet): only then are its time and the health of the stage's other
+        ranks known.
         """
         assert plan.step == self._step, "apply(plan) comes first"
         rows = self._rows(plan)
         hidden_TH = self.model.forward(rows, self.pool, hidden_TH)
-        if self._projection is None:
-            return hidden_TH, None
-        return None, self._projection.result(plan, hidden_TH)
+        result = None if self._projection is None else self._projection.result(plan, hidden_TH)
+        if hidden_TH.device.type == "cuda":
+            torch.cuda.current_stream(hidden_TH.device).synchronize()
+        return (hidden_TH, None) if self._projection is None else (None, result)
 
     def _rows(self, plan: StepPlan) -> RowBatch:
         segments = plan.segments
