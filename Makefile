@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types bench requirements clean
+.PHONY: help install demo test check lint types gpu-check bench requirements clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
+
+gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
+	$(BIN)/pytest -o python_files='check_*.py' tests/gpu
 
 bench: install ## two stages of one thread against one stage of two, on the demo model
 	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
