@@ -18,10 +18,10 @@ from stageline_engine.comm.rendezvous import GroupEnd
 from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.comm.wiring import boundary_wires, sends_feedback, takes_feedback, tensor_wires
 from stageline_engine.core.errors import LinkFailedError
+from support.link_news import PATIENCE, News, take
 
 HIDDEN = 24
 CPU = torch.device("cpu")
-PATIENCE = 30.0
 
 CHILD = """
 import sys, torch
@@ -34,21 +34,6 @@ pair.send(torch.full((3, 24), 7.0), 1).wait()
 print("sent", flush=True)
 sys.stdin.readline()
 """
-
-
-class News:
-    """Counts what links tell, and waits for it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-
-    def notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, PATIENCE), "nothing happened"
 
 
 @pytest.fixture
@@ -76,19 +61,6 @@ def connect(news: News, dtype: torch.dtype = torch.float32) -> tuple[PairSendLin
         PairSendLink("pair", pairs[0], news.notify),
         PairRecvLink("pair", pairs[1], news.notify, HIDDEN, dtype, CPU),
     )
-
-
-def take(link: PairRecvLink, news: News) -> torch.Tensor:
-    taken: list[torch.Tensor] = []
-
-    def is_there() -> bool:
-        hidden_TH = link.take()
-        if hidden_TH is not None:
-            taken.append(hidden_TH)
-        return hidden_TH is not None
-
-    news.wait_for(is_there)
-    return taken[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -50,7 +50,7 @@ def gloo(store: Store, number: int, size: int, limit: timedelta = timedelta(seco
     options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
     options._threads = 1
     options._timeout = limit
-    return cast(TorchGroup, ProcessGroupGloo(store, number, size, options))  # type: ignore[arg-type]
+    return cast(TorchGroup, ProcessGroupGloo(store, number, size, options))
 
 
 @contextmanager

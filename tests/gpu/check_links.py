@@ -1,8 +1,4 @@
-"""What only a GPU can show: `make gpu-check` runs it, `make test` never looks at it.
-
-With one GPU: parity of every family, and two stages that share it. With two or more, NCCL: parity of cut pipelines, and
-what a lost peer looks like. None of it has been run yet.
-"""
+"""NCCL between two GPUs, and what a lost peer looks like: for `make gpu-check`, not for `make test`. Not run yet."""
 
 from __future__ import annotations
 
@@ -10,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition, Thread
+from threading import Thread
 
-import msgspec
 import pytest
 import torch
 
@@ -24,26 +19,13 @@ from stageline_engine.comm.links import MAX_UNSENT, PairRecvLink, PairSendLink
 from stageline_engine.comm.nccl import NcclGroup
 from stageline_engine.comm.rendezvous import GroupEnd
 from stageline_engine.comm.tensor_group import RankGroup
-from stageline_engine.core.deployment import RankSettings
-from stageline_engine.core.errors import LinkFailedError, StageFailedError
-from stageline_engine.executor.local import LocalExecutor
-from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
-from support.processes import nothing_left
-from support.tiny_models import FAMILIES, LAYERS, parity_prompts, reference_greedy, tiny_model
+from stageline_engine.core.errors import LinkFailedError
+from support.link_news import PATIENCE, News, take
 
 GPUS = torch.cuda.device_count()
-nccl.prepare_process()
-
-LENGTHS = [7, 2, 9, 1]
-PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3]]
-MAX_TOKENS = 9
 HIDDEN = 24
-PATIENCE = 60.0
-
-
-def needs(count: int) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(count > GPUS, reason=f"needs {count} GPUs, this machine has {GPUS}")
-
+two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, this machine has {GPUS}")
+nccl.prepare_process()
 
 CHILD = """
 import sys, torch
@@ -104,75 +86,6 @@ def other(name: str) -> Iterator[Other]:
         made.process.communicate()
 
 
-class News:
-    """Counts what links tell, and waits for it."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-
-    def notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, PATIENCE), "nothing happened"
-
-
-def take(link: PairRecvLink, news: News) -> torch.Tensor:
-    taken: list[torch.Tensor] = []
-
-    def is_there() -> bool:
-        if (hidden_TH := link.take()) is not None:
-            taken.append(hidden_TH)
-        return hidden_TH is not None
-
-    news.wait_for(is_there)
-    return taken[0]
-
-
-def on_gpus(
-    family: str, bounds: Sequence[int], tp: Sequence[int], first_devices: Sequence[int] = ()
-) -> list[RankSettings]:
-    firsts = first_devices or [sum(tp[:stage]) for stage in range(len(tp))]
-    return [
-        msgspec.structs.replace(stage, device="cuda", first_device=first)
-        for stage, first in zip(stage_settings(tiny_model(family), bounds, tp), firsts, strict=True)
-    ]
-
-
-def check_parity(driver: ExecutorDriver, family: str) -> None:
-    """Transformers' greedy tokens, on a CPU, twice: the second time blocks and links have been used."""
-    folder = tiny_model(family)
-    prompts = parity_prompts(folder, LENGTHS, MAX_TOKENS)
-    expected = reference_greedy(folder, prompts, MAX_TOKENS)
-    for _ in range(2):
-        assert driver.generate(prompts, MAX_TOKENS) == expected
-
-
-@contextmanager
-def running(settings: Sequence[RankSettings]) -> Iterator[tuple[ExecutorDriver, list[list[int]]]]:
-    """A driver, and the process ids of the ranks by stage."""
-    with nothing_left():
-        executor = LocalExecutor()
-        started = executor.start(settings, lambda loaded: NUM_BLOCKS, print, 1)
-        try:
-            yield ExecutorDriver(executor), started.rank_pids
-        finally:
-            executor.close()
-
-
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_one_stage_gives_the_tokens_of_a_cpu(family: str) -> None:
-    with running(on_gpus(family, [0, LAYERS], [1])) as (driver, _):
-        check_parity(driver, family)
-
-
-def test_two_stages_share_a_gpu() -> None:
-    with running(on_gpus("llama", [0, 2, LAYERS], [1, 1], [0, 0])) as (driver, _):
-        check_parity(driver, "llama")
-
-
 def test_ranks_that_share_a_gpu_are_joined_through_host_memory() -> None:
     device = torch.device("cuda", 0)
     ends = [GroupEnd("pair", 1, number, 2, device, lambda: None, one_way=True) for number in (0, 1)]
@@ -180,33 +93,6 @@ def test_ranks_that_share_a_gpu_are_joined_through_host_memory() -> None:
     for end in ends:
         end.supply(values)
     assert [end.join().memory.type for end in ends] == ["cpu", "cpu"]
-
-
-@pytest.mark.parametrize(
-    ("bounds", "tp"),
-    [
-        pytest.param([0, 2, LAYERS], [1, 1], marks=needs(2)),
-        pytest.param([0, LAYERS], [2], marks=needs(2)),
-        pytest.param([0, 1, 3, LAYERS], [1, 1, 1], marks=needs(3)),
-        pytest.param([0, 2, LAYERS], [2, 1], marks=needs(3)),
-        pytest.param([0, 2, LAYERS], [1, 2], marks=needs(3)),
-        pytest.param([0, 2, LAYERS], [2, 2], marks=needs(4)),
-    ],
-    ids=lambda value: "-".join(map(str, value)),
-)
-def test_cut_pipelines_give_the_tokens_of_a_cpu_over_nccl(bounds: Sequence[int], tp: Sequence[int]) -> None:
-    with running(on_gpus("llama", bounds, tp)) as (driver, _):
-        check_parity(driver, "llama")
-
-
-@needs(2)
-@pytest.mark.parametrize(("bounds", "tp"), [([0, 2, LAYERS], [1, 1]), ([0, LAYERS], [2])], ids=["stages", "tp"])
-def test_the_death_of_a_rank_is_named(bounds: Sequence[int], tp: Sequence[int]) -> None:
-    with running(on_gpus("llama", bounds, tp)) as (driver, pids):
-        driver.generate(PROMPTS, MAX_TOKENS)
-        os.kill(pids[-1][-1], signal.SIGKILL)
-        with pytest.raises(StageFailedError, match="SIGKILL"):
-            driver.generate(PROMPTS, MAX_TOKENS)
 
 
 @contextmanager
@@ -224,7 +110,7 @@ def joined(name: str) -> Iterator[tuple[Group, Other]]:
             end.close()
 
 
-@needs(2)
+@two_gpus
 @pytest.mark.parametrize("how", ["killed", "left"])
 def test_a_lost_sender_is_noticed(how: str) -> None:
     with joined("pair") as (pair, child):
@@ -240,7 +126,7 @@ def test_a_lost_sender_is_noticed(how: str) -> None:
             take(link, news)
 
 
-@needs(2)
+@two_gpus
 @pytest.mark.parametrize("how", ["killed", "left"])
 def test_a_lost_member_frees_the_gpu_that_waits_for_it(how: str) -> None:
     with joined("tensor") as (group, child):
@@ -257,7 +143,7 @@ def test_a_lost_member_frees_the_gpu_that_waits_for_it(how: str) -> None:
             group.check()
 
 
-@needs(2)
+@two_gpus
 def test_tensors_arrive_in_order_and_whole() -> None:
     devices = [torch.device("cuda", number) for number in (0, 1)]
     news = News()
@@ -283,7 +169,7 @@ def test_tensors_arrive_in_order_and_whole() -> None:
         end.close()
 
 
-@needs(2)
+@two_gpus
 def test_a_group_is_joined_anew_in_each_epoch() -> None:
     groups = [RankGroup("tensor-0", rank, 2) for rank in range(2)]
     parts = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
