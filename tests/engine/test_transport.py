@@ -26,7 +26,7 @@ from stageline_engine.comm.rendezvous import GroupEnd
 from stageline_engine.comm.transport import HOST, can_use_nccl, place_of
 
 PATIENCE = 30.0
-SHORT = timedelta(seconds=2)
+SHORT = timedelta(seconds=3)
 UNIQUE_ID = bytes(range(128))
 """As long as NCCL's, with zeros and bytes that are no text."""
 
@@ -35,6 +35,7 @@ import sys, torch
 from torch._C._distributed_c10d import FileStore
 from torch.distributed import ProcessGroupGloo
 from stageline_engine.comm.lifeline import Lifeline
+print("imported", flush=True)
 options = ProcessGroupGloo._Options()
 options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
 options._threads = 1
@@ -158,6 +159,8 @@ def test_a_killed_member_is_noticed(tmp_path: Path) -> None:
     )
     with child:
         assert child.stdout is not None
+        # Which takes longer than a group's members wait for each other, where much else runs.
+        assert child.stdout.readline() == "imported\n"
         group = gloo(FileStore(path, 2), 1, 2)
         lost: SimpleQueue[str] = SimpleQueue()
         Lifeline("line", group, 1, 2, lost.put)
