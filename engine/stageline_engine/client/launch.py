@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from stageline_engine.core.config import EngineConfig, validate
 from stageline_engine.core.deployment import ModelProfile
 from stageline_engine.core.errors import ConfigurationError
-from stageline_engine.engine.setup import CoreSetup, detect_device
+from stageline_engine.engine.setup import CoreSetup
+from stageline_engine.planning.feasibility import check_stages
+from stageline_engine.planning.gpus import check_gpu_count, gpu_limit, visible_gpus
 from stageline_engine.planning.machine import free_machine_bytes
-from stageline_engine.planning.memory import machine_limit
+from stageline_engine.planning.memory import MemoryLimit, check_kv_memory, check_stored_size, machine_limit
 from stageline_engine.planning.split import choose_split, stage_specs
 from stageline_engine.planning.threads import default_threads
-from stageline_engine.sources.folder import ModelFolder
+from stageline_engine.sources.folder import ModelFolder, layer_count
+from stageline_engine.sources.integrity import stored_elements
 from stageline_engine.sources.profile_cache import load_profile
 from stageline_engine.sources.resolve import resolve
 from stageline_engine.text.tokenizer import eos_token_ids
@@ -40,33 +44,59 @@ def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
         ConfigurationError: names the flag, its value and the remedy (ModelSourceError for the model itself).
     """
     validate(config)
+    config, limit = _on_device(config)
     folder = resolve(config.model.model, progress=progress)
+    _check_unprofiled(folder.path, config, limit)
     profile = load_profile(folder.path, config.model.allow_unverified_architecture, progress=progress)
     config = resolved(config, profile)
-    limit = machine_limit(config, free_machine_bytes()) if config.parallel.device == "cpu" else None
-    split = choose_split(profile, config, limit=limit)
+    specs = stage_specs(profile, config.parallel, choose_split(profile, config, limit=limit))
+    check_kv_memory(profile, specs, config)
     setup = CoreSetup(
         config=config,
         model_folder=str(folder.path),
         profile=profile,
-        specs=tuple(stage_specs(profile, config.parallel, split)),
+        specs=tuple(specs),
         eos_token_ids=eos_token_ids(folder.path),
         endpoint="",
     )
     return Launch(setup=setup, folder=folder, served_model_name=config.model.served_model_name or folder.name)
 
 
+def _on_device(config: EngineConfig) -> tuple[EngineConfig, MemoryLimit | None]:
+    """``config`` with its device decided, and what a rank may take of it; None: that is known only when it loads.
+
+    Raises:
+        ConfigurationError: there are fewer GPUs than ranks.
+    """
+    parallel = config.parallel
+    if parallel.device != "cpu":
+        gpus = visible_gpus()
+        if parallel.device == "cuda" or gpus != []:
+            check_gpu_count(config, gpus)
+            parallel = msgspec.structs.replace(parallel, device="cuda")
+            return msgspec.structs.replace(config, parallel=parallel), gpu_limit(gpus) if gpus else None
+        config = msgspec.structs.replace(config, parallel=msgspec.structs.replace(parallel, device="cpu"))
+    return config, machine_limit(config, free_machine_bytes())
+
+
+def _check_unprofiled(folder: Path, config: EngineConfig, limit: MemoryLimit | None) -> None:
+    """Say at once what the files tell by themselves: the first profile of a model takes many seconds."""
+    if (layers := layer_count(folder)) is not None:
+        check_stages(layers, config.parallel)
+    if limit is not None:
+        check_stored_size(stored_elements(folder), config, limit)
+
+
 def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
-    """``config`` with device, dtype, threads and longest sequence decided.
+    """``config``, whose device is decided, with dtype, threads and longest sequence decided too.
 
     Raises:
         ConfigurationError: the model was not made for so long sequences.
     """
     model, parallel = config.model, config.parallel
-    device = detect_device() if parallel.device == "auto" else parallel.device
     dtype = model.dtype
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else profile.checkpoint_dtype
+        dtype = "float32" if parallel.device == "cpu" else profile.checkpoint_dtype
     longest = model.max_model_len or profile.max_model_len
     if longest > profile.max_model_len:
         raise ConfigurationError(
@@ -76,5 +106,5 @@ def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
     return msgspec.structs.replace(
         config,
         model=msgspec.structs.replace(model, dtype=dtype, max_model_len=longest),
-        parallel=msgspec.structs.replace(parallel, device=device, threads=threads),
+        parallel=msgspec.structs.replace(parallel, threads=threads),
     )

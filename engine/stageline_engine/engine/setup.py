@@ -6,8 +6,6 @@ the core gets the finished :class:`CoreSetup`.
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 from stageline_engine.core.config import EngineConfig
@@ -37,11 +35,6 @@ class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
     def token_budget(self) -> int:
         """Most rows of a micro-batch."""
         return chunk_of(self.config)
-
-
-def detect_device() -> str:
-    """``cuda`` where an NVIDIA device file is there, else ``cpu``; without importing torch."""
-    return "cuda" if os.path.exists("/dev/nvidia0") else "cpu"
 
 
 def rank_settings(setup: CoreSetup) -> list[RankSettings]:

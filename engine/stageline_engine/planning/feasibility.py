@@ -13,11 +13,7 @@ def check_cut(profile: ModelProfile, parallel: ParallelConfig) -> None:
     Raises:
         ConfigurationError: names flag, value and what is possible.
     """
-    num_layers = len(profile.layers)
-    if parallel.stages > num_layers:
-        raise ConfigurationError(
-            "--stages", parallel.stages, f"the model has {num_layers} layers, so that at most {num_layers} are possible"
-        )
+    check_stages(len(profile.layers), parallel)
     for stage in range(parallel.stages):
         if (ranks := parallel.tp_of(stage)) not in profile.possible_tp:
             possible = ", ".join(map(str, profile.possible_tp))
@@ -26,6 +22,18 @@ def check_cut(profile: ModelProfile, parallel: ParallelConfig) -> None:
                 ranks,
                 f"it does not divide the model ({profile.attention_heads} attention heads): possible are {possible}",
             )
+
+
+def check_stages(num_layers: int, parallel: ParallelConfig) -> None:
+    """The part of :func:`check_cut` for which the number of layers is enough.
+
+    Raises:
+        ConfigurationError: names flag, value and what is possible.
+    """
+    if parallel.stages > num_layers:
+        raise ConfigurationError(
+            "--stages", parallel.stages, f"the model has {num_layers} layers, so that at most {num_layers} are possible"
+        )
     if parallel.layer_split is not None:
         _check_split(parallel.layer_split, parallel.stages, num_layers)
 

@@ -17,6 +17,8 @@ FREE_SHARE_FOR_KV = 0.6
 """Share of what weights leave of a machine's memory that KV takes; activations and other programs need some."""
 MEMORY_SHARE = 0.9
 """Share of a GPU's memory that weights and KV may take together; the rest is for activations."""
+STORED_SHARE = 0.5
+"""Part of a file's numbers that a model needs at the very least: files may hold a tied head once more, or buffers."""
 
 
 class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,11 @@ class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
     """Where the figure comes from, for a person."""
     is_shared: bool = False
     """A rank's part of a machine that does other things too: see :func:`kv_budgets`."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Read from this machine, not told by the person."""
+        return self.is_shared or self.flag == "--device"
 
     def kv_bytes(self, weight_bytes: int) -> int:
         """What is left for KV beside weights; below 0 when not even they fit."""
@@ -63,8 +70,8 @@ def kv_budgets(
     if limit.is_shared:
         of_all = sum(weight * spec.tp for weight, spec in zip(weights, specs, strict=True))
         weights = [of_all // config.parallel.num_ranks] * len(specs)
-        if config.cache.kv_memory is not None:
-            return [limit.bytes - weight for weight in weights]
+    if limit.is_measured and config.cache.kv_memory is not None:
+        return [limit.bytes - weight for weight in weights]
     return [limit.kv_bytes(weight) for weight in weights]
 
 
@@ -92,6 +99,47 @@ def blocks_of(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size)
 
 
+def check_stored_size(elements: int, config: EngineConfig, limit: MemoryLimit) -> None:
+    """Refuse a model of which even a part fits nowhere, by what its files hold: known before it is profiled.
+
+    Args:
+        elements: numbers in the model's files.
+        config: with ``device`` resolved.
+
+    Raises:
+        ConfigurationError: names what is needed and what is there.
+    """
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "float32" if config.parallel.device == "cpu" else "float16"
+    there = limit.bytes * config.parallel.num_ranks
+    if elements * STORED_SHARE * DTYPE_BYTES[dtype] > there:
+        raise ConfigurationError(
+            limit.flag,
+            limit.value,
+            f"its files hold {show_bytes(elements * DTYPE_BYTES[dtype])} of weights in {dtype}, and all ranks together "
+            f"have {show_bytes(there)}: {_remedy(limit)}",
+        )
+
+
+def check_kv_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: EngineConfig) -> None:
+    """Refuse a ``--kv-memory`` that cannot hold one sequence of full length.
+
+    Raises:
+        ConfigurationError: names the stage that needs the most, and what it needs.
+    """
+    given = config.cache.kv_memory
+    needed, stage = max((least_kv_bytes(profile, spec, config), spec.stage) for spec in specs)
+    if given is not None and given < needed:
+        longest = config.model.max_model_len or profile.max_model_len
+        raise ConfigurationError(
+            "--kv-memory",
+            given,
+            f"stage {stage} needs {show_bytes(needed)} per rank for the KV of one sequence of {longest} tokens: "
+            "give a larger --kv-memory or a smaller --max-model-len",
+        )
+
+
 def least_kv_bytes(profile: ModelProfile, spec: StageSpec, config: EngineConfig) -> int:
     """KV of one sequence of full length: with less, such a request could never run."""
     longest = config.model.max_model_len or profile.max_model_len
@@ -107,22 +155,32 @@ def check_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: Engi
     """
     lines = []
     for spec, available in zip(specs, kv_budgets(profile, specs, config, limit), strict=True):
-        kv = least_kv_bytes(profile, spec, config)
+        kv, what = least_kv_bytes(profile, spec, config), "KV of one sequence of full length"
+        if config.cache.kv_memory is not None:
+            kv, what = config.cache.kv_memory, "--kv-memory"
         if kv > available:
             weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
             lines.append(
                 f"stage {spec.stage} misses {show_bytes(kv - available)} per rank (weights {show_bytes(weights)}, "
-                f"KV of one sequence of full length {show_bytes(kv)})"
+                f"{what} {show_bytes(kv)})"
             )
     if not lines:
         return
-    remedy = "give more --stages, --tp or memory"
-    if limit.is_shared:
+    remedy = _remedy(limit)
+    if limit.is_measured:
         lines.append(f"a rank has {show_bytes(limit.bytes)} ({limit.source})")
-        remedy = "take a machine with more memory, a smaller model or a 16-bit --dtype"
     if (fitting := min(capacity_tokens(profile, specs, config, limit))) > 0:
         remedy += f", or a --max-model-len of at most {fitting}"
-    raise ConfigurationError(limit.flag, limit.value or show_bytes(limit.bytes), f"{'; '.join(lines)}: {remedy}")
+    flag, value = limit.flag, limit.value or show_bytes(limit.bytes)
+    if config.cache.kv_memory is not None:
+        flag, value, remedy = "--kv-memory", str(config.cache.kv_memory), f"give less, or {remedy}"
+    raise ConfigurationError(flag, value, f"{'; '.join(lines)}: {remedy}")
+
+
+def _remedy(limit: MemoryLimit) -> str:
+    if limit.is_shared:
+        return "take a machine with more memory, a smaller model or a 16-bit --dtype"
+    return "give more --stages, --tp or memory"
 
 
 def capacity_tokens(

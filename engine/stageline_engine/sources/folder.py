@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -13,3 +14,9 @@ class ModelFolder(msgspec.Struct, frozen=True):
     path: Path
     name: str
     """What clients call the model unless told otherwise: the last part of what the person named."""
+
+
+def layer_count(folder: Path) -> int | None:
+    """Decoder layers, as the config of a canonical folder names them; None: only a profile can tell."""
+    count = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
+    return count if isinstance(count, int) else None

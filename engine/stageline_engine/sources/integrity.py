@@ -44,6 +44,11 @@ def check_folder(folder: Path) -> None:
                 raise ModelSourceError("model", str(folder / shard), f"the file lacks the tensor {tensor} of {INDEX}")
 
 
+def stored_elements(folder: Path) -> int:
+    """Numbers in all tensors of a folder that :func:`check_folder` has passed."""
+    return sum(math.prod(tensor.shape) for path in weight_files(folder) for tensor in read_header(path).values())
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: those of its index, or all that it has.
 
