@@ -250,3 +250,25 @@ async def test_ready_while_idle_and_busy(api: Api) -> None:
     while not busy.done():
         assert (await api.http.get("/ready")).status_code == 200
     assert (await api.http.get("/ready")).status_code == 200
+
+
+async def test_a_scrape_tells_how_long_choices_waited_and_ran(api: Api, prompt: list[int]) -> None:
+    async def totals() -> dict[str, float]:
+        text = (await api.http.get("/metrics")).text
+        found = re.findall(r'^stageline_(\w+_seconds_(?:count|sum))\{model_name="tiny"\} (\S+)$', text, re.MULTILINE)
+        return {name: float(value) for name, value in found}
+
+    before = await totals()
+    body = {**GREEDY, "prompt": prompt, "max_tokens": 5, "n": 2}
+    assert (await api.http.post("/v1/completions", json=body)).status_code == 200
+    after = await totals()
+    grown = {name: after[name] - before[name] for name in after}
+    for phase in ("queue", "prefill", "decode", "inference"):
+        assert grown[f"request_{phase}_time_seconds_count"] == 2
+    seconds = {
+        phase: grown[f"request_{phase}_time_seconds_sum"] for phase in ("queue", "prefill", "decode", "inference")
+    }
+    assert min(seconds.values()) > 0
+    assert seconds["inference"] == pytest.approx(seconds["prefill"] + seconds["decode"])
+    # Both choices lived within the one request.
+    assert seconds["queue"] + seconds["inference"] < 2 * grown["e2e_request_latency_seconds_sum"]

@@ -158,7 +158,7 @@ class AsyncEngine:
         self._idle.clear()
         unfinished = request.sampling.n
         try:
-            self._send(msgspec.structs.replace(request, request_id=core_id))
+            self._send(msgspec.structs.replace(request, request_id=core_id, arrived=time.monotonic()))
             while unfinished:
                 item = await queue.get()
                 if isinstance(item, Exception):

@@ -141,6 +141,8 @@ class AddRequest(msgspec.Struct, frozen=True, array_like=True, tag=True):
     request_id: str
     prompt_token_ids: list[int]
     sampling: SamplingParams
+    arrived: float | None = None
+    """Reading of this machine's monotonic clock when the client sent it; None: its times are not measured."""
 
 
 class AbortSequences(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -174,6 +176,10 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
     """Prompt tokens that were prefix hits; set on every output."""
     prompt_logprobs: list[TokenLogprobs | None] = []
     """On the first output, when asked for: one for each prompt token, None for the first."""
+    queue_seconds: float | None = None
+    """On a choice's first output, when measured: from the client's sending to its admission."""
+    prefill_seconds: float | None = None
+    """On a choice's first output, when measured: from its admission to that output."""
 
 
 class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -22,12 +22,14 @@ class Sequence:
         seq: number, unique within an engine's life and ascending by arrival.
         max_tokens: longest that it may become, prompt included.
         digests: of the prompt's full blocks; extended as tokens become known.
+        arrived: clock reading when the client sent it; None: its times are not measured.
     """
 
     __slots__ = (
-        "blocks", "choice", "digests", "eos_token_ids", "finish_reason", "forget_step", "is_on_stages", "is_running",
-        "last_step", "max_tokens", "num_cached_tokens", "num_planned", "num_prompt_tokens", "num_registered", "pending",
-        "prompt_logprobs", "request_id", "sample_step", "sampling", "seq", "slot", "stop_token_ids", "token_ids",
+        "admitted_at", "arrived", "blocks", "choice", "digests", "eos_token_ids", "finish_reason", "forget_step",
+        "is_on_stages", "is_running", "last_step", "max_tokens", "num_cached_tokens", "num_planned",
+        "num_prompt_tokens", "num_registered", "pending", "prompt_logprobs", "request_id", "sample_step", "sampling",
+        "seq", "slot", "stop_token_ids", "token_ids",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +42,7 @@ class Sequence:
         eos_token_ids: tuple[int, ...],
         max_tokens: int,
         digests: list[bytes],
+        arrived: float | None = None,
     ) -> None:
         self.seq = seq
         self.request_id = request_id
@@ -51,6 +54,9 @@ class Sequence:
         self.stop_token_ids = frozenset(sampling.stop_token_ids)
         self.max_tokens = max_tokens
         self.digests = digests
+        self.arrived = arrived
+        self.admitted_at: float | None = None
+        """Clock reading of the first plan that has it."""
         self.num_registered = 0
         """Full blocks at the front of ``blocks`` that the prefix cache was told of."""
         self.blocks: list[int] = []
@@ -95,6 +101,13 @@ class Sequence:
         taken = self.prompt_logprobs or []
         self.prompt_logprobs = None
         return taken
+
+    def take_times(self, now: float) -> tuple[float | None, float | None]:
+        """Seconds from arrival to admission, and from there to ``now``; nothing but for the first call."""
+        arrived, self.arrived = self.arrived, None
+        if arrived is None or self.admitted_at is None:
+            return None, None
+        return self.admitted_at - arrived, now - self.admitted_at
 
     def accept(self, token: int) -> tuple[str | None, int | None]:
         """Append a token that came back; returns (finish reason, stop token id) as in a sequence's output."""

@@ -8,7 +8,7 @@ from stageline_engine.scheduler.state import SchedulerState
 from stageline_engine.scheduler.types import StepRecord
 
 
-def take_result(state: SchedulerState, record: StepRecord, result: StepResult) -> list[SequenceOutput]:
+def take_result(state: SchedulerState, record: StepRecord, result: StepResult, now: float) -> list[SequenceOutput]:
     """Book the result of the oldest step in flight. Tokens of sequences that ended meanwhile are dropped."""
     state.completed_step = record.step
     for chunk in result.prompt_logprobs:
@@ -20,12 +20,13 @@ def take_result(state: SchedulerState, record: StepRecord, result: StepResult) -
         sequence = state.live.get(sampled.seq)
         if sequence is None:
             continue
-        outputs.append(_take_token(state, sequence, sampled, record.step))
+        outputs.append(_take_token(state, sequence, sampled, record.step, now))
         if sequence.slot is not None:
             going_on.append(sequence)
     for sequence in record.closing:
         if sequence.finish_reason is None:
             state.finish(sequence, "length")
+            queued, prefilled = sequence.take_times(now)
             outputs.append(
                 SequenceOutput(
                     sequence.request_id,
@@ -34,13 +35,17 @@ def take_result(state: SchedulerState, record: StepRecord, result: StepResult) -
                     finish_reason="length",
                     num_cached_tokens=sequence.num_cached_tokens or 0,
                     prompt_logprobs=sequence.take_prompt_logprobs(),
+                    queue_seconds=queued,
+                    prefill_seconds=prefilled,
                 )
             )
     state.slots.rebalance(record.slot, going_on)
     return outputs
 
 
-def _take_token(state: SchedulerState, sequence: Sequence, sampled: SampledToken, step: int) -> SequenceOutput:
+def _take_token(
+    state: SchedulerState, sequence: Sequence, sampled: SampledToken, step: int, now: float
+) -> SequenceOutput:
     assert sequence.pending[:1] == [step], f"sequence {sequence.seq} sampled nothing in step {step}"
     del sequence.pending[0]
     reason, stop_token = sequence.accept(sampled.token)
@@ -48,6 +53,7 @@ def _take_token(state: SchedulerState, sequence: Sequence, sampled: SampledToken
         state.register_full_blocks(sequence)
     if reason is not None:
         state.finish(sequence, reason)
+    queued, prefilled = sequence.take_times(now)
     return SequenceOutput(
         sequence.request_id,
         sequence.choice,
@@ -57,4 +63,6 @@ def _take_token(state: SchedulerState, sequence: Sequence, sampled: SampledToken
         stop_reason=stop_token,
         num_cached_tokens=sequence.num_cached_tokens or 0,
         prompt_logprobs=sequence.take_prompt_logprobs(),
+        queue_seconds=queued,
+        prefill_seconds=prefilled,
     )

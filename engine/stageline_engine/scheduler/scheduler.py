@@ -92,7 +92,15 @@ class Scheduler:
         for choice in range(sampling.n):
             state.enqueue(
                 Sequence(
-                    self._next_seq, request.request_id, choice, prompt, sampling, eos_token_ids, longest, list(digests)
+                    self._next_seq,
+                    request.request_id,
+                    choice,
+                    prompt,
+                    sampling,
+                    eos_token_ids,
+                    longest,
+                    list(digests),
+                    request.arrived,
                 )
             )
             self._next_seq += 1
@@ -127,6 +135,10 @@ class Scheduler:
         if batch is None:
             return None
         self._step = step
+        for admission in batch.admissions:
+            sequence = self._state.live[admission.seq]
+            if sequence.admitted_at is None:
+                sequence.admitted_at = now
         self._record(batch, now)
         plan = StepPlan(
             epoch=self._epoch,
@@ -150,7 +162,7 @@ class Scheduler:
         outputs: list[SequenceOutput] = []
         while (ready := self._early.pop(self._state.completed_step + 1, None)) is not None:
             record = self._in_flight.pop(ready.step)
-            outputs += take_result(self._state, record, ready)
+            outputs += take_result(self._state, record, ready, now)
             self._last_result_at = now
         return outputs
 

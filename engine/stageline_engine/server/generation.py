@@ -95,16 +95,22 @@ class _Choice:
     def __init__(self, context: ServerContext, sampling: SamplingParams) -> None:
         self.assembler = ChoiceAssembler(context.tokenizer, sampling)
         self._metrics = context.metrics
-        self._last = 0.0
+        self._first = self._last = 0.0
+        self._prefill_seconds: float | None = None
 
     def take(self, output: SequenceOutput, now: float) -> TextDelta:
         """The text of ``output``, which arrived at ``now``."""
         delta = self.assembler.take(output)
+        if output.queue_seconds is not None and output.prefill_seconds is not None:
+            self._metrics.choice_began(output.queue_seconds, output.prefill_seconds)
+            self._first, self._prefill_seconds = now, output.prefill_seconds
         if delta.token_ids:
             self._metrics.tokens(len(delta.token_ids))
             if self._last:
                 self._metrics.between_tokens((now - self._last) / len(delta.token_ids))
             self._last = now
+        if delta.finish_reason in ("stop", "length") and self._prefill_seconds is not None:
+            self._metrics.choice_decoded(self._prefill_seconds, now - self._first)
         return delta
 
 

@@ -83,6 +83,30 @@ E2E = MetricName(
     "Seconds from the arrival of a request to the end of a prompt's last choice.",
     vllm="e2e_request_latency_seconds",
 )
+QUEUE = MetricName(
+    "request_queue_time_seconds",
+    "histogram",
+    "Seconds that a choice waited for its admission.",
+    vllm="request_queue_time_seconds",
+)
+PREFILL = MetricName(
+    "request_prefill_time_seconds",
+    "histogram",
+    "Seconds from a choice's admission to its first token.",
+    vllm="request_prefill_time_seconds",
+)
+DECODE = MetricName(
+    "request_decode_time_seconds",
+    "histogram",
+    "Seconds from a choice's first token to its last.",
+    vllm="request_decode_time_seconds",
+)
+INFERENCE = MetricName(
+    "request_inference_time_seconds",
+    "histogram",
+    "Seconds from a choice's admission to its last token: prefill and decode.",
+    vllm="request_inference_time_seconds",
+)
 STAGE_BUSY = MetricName("stage_busy_seconds_total", "counter", "Seconds in which a stage ran the model.", ("stage",))
 STAGE_WAIT = MetricName(
     "stage_wait_seconds_total",
@@ -127,7 +151,19 @@ ENGINE_METRICS = (
 )
 """Read from the engine's state at scrape."""
 
-REQUEST_METRICS = (PROMPT_TOKENS, GENERATION_TOKENS, SUCCESS, TTFT, INTER_TOKEN, E2E, HTTP_REQUESTS)
+REQUEST_METRICS = (
+    PROMPT_TOKENS,
+    GENERATION_TOKENS,
+    SUCCESS,
+    TTFT,
+    INTER_TOKEN,
+    E2E,
+    QUEUE,
+    PREFILL,
+    DECODE,
+    INFERENCE,
+    HTTP_REQUESTS,
+)
 """Counted where requests pass."""
 
 ALL = (*ENGINE_METRICS, *REQUEST_METRICS)

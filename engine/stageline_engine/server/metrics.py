@@ -34,6 +34,10 @@ class Metrics:
         self._ttft = self._histogram(names.TTFT, names.TTFT_BUCKETS).labels(model_name)
         self._inter_token = self._histogram(names.INTER_TOKEN, names.INTER_TOKEN_BUCKETS).labels(model_name)
         self._e2e = self._histogram(names.E2E, names.E2E_BUCKETS).labels(model_name)
+        self._queue = self._histogram(names.QUEUE, names.TTFT_BUCKETS).labels(model_name)
+        self._prefill = self._histogram(names.PREFILL, names.TTFT_BUCKETS).labels(model_name)
+        self._decode = self._histogram(names.DECODE, names.E2E_BUCKETS).labels(model_name)
+        self._inference = self._histogram(names.INFERENCE, names.E2E_BUCKETS).labels(model_name)
         for reason in ("stop", "length", "abort"):
             self._success.labels(model_name, reason)
         self._exported = CollectorRegistry()
@@ -51,6 +55,16 @@ class Metrics:
     def between_tokens(self, seconds: float) -> None:
         """A choice waited so long for its next token."""
         self._inter_token.observe(seconds)
+
+    def choice_began(self, queue_seconds: float, prefill_seconds: float) -> None:
+        """A choice has its first token, after it waited for admission, and then for its prompt."""
+        self._queue.observe(queue_seconds)
+        self._prefill.observe(prefill_seconds)
+
+    def choice_decoded(self, prefill_seconds: float, decode_seconds: float) -> None:
+        """A choice has its last token, so long after its first."""
+        self._decode.observe(decode_seconds)
+        self._inference.observe(prefill_seconds + decode_seconds)
 
     def choice_ended(self, finish_reason: str) -> None:
         """A choice ended."""
