@@ -46,6 +46,23 @@ def test_what_no_stage_can_take_is_refused_and_the_engine_lives_on(
     assert len(engine.generate([[5, 6, 7]])[0]) == GREEDY.max_tokens
 
 
+def test_heartbeats_neither_wait_nor_run_for_those_who_look(engine: InlineEngine) -> None:
+    def seen() -> tuple[int, int]:
+        snapshot = engine.stats.snapshot(engine.scheduler, [], False, time.monotonic())
+        return snapshot.num_running, snapshot.num_waiting
+
+    engine.loop.check(time.monotonic() + 60)
+    assert engine.scheduler.has_work
+    assert seen() == (0, 0)
+    step = engine.scheduler.plan(time.monotonic())
+    assert step is not None
+    assert seen() == (0, 0)
+    for admission in step.admissions:
+        engine.executor.admit(admission)
+    engine.executor.submit(step.plan)
+    assert engine.run() == []
+
+
 def test_heartbeats_are_no_queries_of_the_prefix_cache(engine: InlineEngine) -> None:
     before = engine.scheduler.stats()
     engine.loop.check(time.monotonic() + 60)

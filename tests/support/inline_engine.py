@@ -80,9 +80,9 @@ class InlineEngine:
             num_stages=len(ranges),
         )
         self.events: list[CoreEvent] = []
-        stats = StatsBook(len(ranges), time.monotonic())
+        self.stats = StatsBook(len(ranges), time.monotonic())
         vocab_size = model_vocab_size(folder)
-        self.loop = EngineLoop(self.scheduler, self.executor, stats, self.events.append, (), 0, 60.0, vocab_size)
+        self.loop = EngineLoop(self.scheduler, self.executor, self.stats, self.events.append, (), 0, 60.0, vocab_size)
         self._num_requests = 0
 
     def __enter__(self) -> InlineEngine:

@@ -28,9 +28,8 @@ from stageline_engine.core.request import SamplingParams, validate_prompt, valid
 from stageline_engine.engine.stats import StatsBook
 from stageline_engine.executor.base import Executor
 from stageline_engine.scheduler.scheduler import Scheduler
+from stageline_engine.scheduler.types import PROBE_PREFIX
 
-PROBE_PREFIX = "stageline-probe-"
-"""Request ids of heartbeat tokens; a client's id never starts so."""
 PROBE_AFTER_SECONDS = 2.0
 """Idle time after which a heartbeat token is sent through all stages (readiness asks for one in 5 s)."""
 

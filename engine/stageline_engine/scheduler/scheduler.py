@@ -8,6 +8,7 @@ waits for the head.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from stageline_engine.cache.allocator import BlockAllocator
 from stageline_engine.cache.prefix import extend_digests
@@ -20,7 +21,7 @@ from stageline_engine.scheduler.results import take_result
 from stageline_engine.scheduler.slots import SlotTable
 from stageline_engine.scheduler.state import SchedulerState
 from stageline_engine.scheduler.throttle import PrefillThrottle
-from stageline_engine.scheduler.types import ScheduledStep, SchedulerLimits, SchedulerStats, StepRecord
+from stageline_engine.scheduler.types import PROBE_PREFIX, ScheduledStep, SchedulerLimits, SchedulerStats, StepRecord
 
 __all__ = ["ScheduledStep", "Scheduler", "SchedulerLimits", "SchedulerStats"]
 
@@ -192,8 +193,8 @@ class Scheduler:
         mean = sum(seconds) / len(seconds) if seconds else 0.0
         return SchedulerStats(
             epoch=self._epoch,
-            num_running=len(state.running),
-            num_waiting=len(state.waiting),
+            num_running=_num_of_clients(state.running.values()),
+            num_waiting=_num_of_clients(state.waiting),
             num_blocks=state.allocator.capacity,
             num_free_blocks=state.allocator.num_free,
             prefix_queries=state.prefix_queries,
@@ -249,3 +250,7 @@ class Scheduler:
         self._shapes[batch.step] = shape
         if len(self._shapes) > REMEMBERED_SHAPES:
             self._shapes.popitem(last=False)
+
+
+def _num_of_clients(sequences: Iterable[Sequence]) -> int:
+    return sum(not sequence.request_id.startswith(PROBE_PREFIX) for sequence in sequences)

@@ -47,12 +47,17 @@ class StepRecord:
     """Sequences that end with this step without sampling (prompt logprobs only)."""
 
 
+PROBE_PREFIX = "stageline-probe-"
+"""Request ids of the engine's own heartbeat tokens; a client's id never starts so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SchedulerStats:
     """State at one moment; counters run since the scheduler was made."""
 
     epoch: int
     num_running: int
+    """Without heartbeats, as ``num_waiting``."""
     num_waiting: int
     num_blocks: int
     """Without the scratch block."""
