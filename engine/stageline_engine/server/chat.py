@@ -10,15 +10,15 @@ from contextlib import aclosing
 from fastapi import Request, Response
 
 from stageline_engine.server import replies
+from stageline_engine.server.answer import Answer
 from stageline_engine.server.body import read_request
 from stageline_engine.server.chat_prompt import chat_prompt
 from stageline_engine.server.chat_request import ChatRequest
 from stageline_engine.server.context import ServerContext
-from stageline_engine.server.event_stream import DONE, EventStream, event, while_connected
+from stageline_engine.server.event_stream import DONE, event
 from stageline_engine.server.fields import parse
-from stageline_engine.server.generation import Delta, Job, generate
+from stageline_engine.server.generation import Delta, Job
 from stageline_engine.server.logprobs import chat_logprobs, prompt_logprobs
-from stageline_engine.server.usage import UsageCounter
 
 
 async def chat_completions(context: ServerContext, request: Request) -> Response:
@@ -31,32 +31,20 @@ async def chat_completions(context: ServerContext, request: Request) -> Response
     prompt = await chat_prompt(context, wanted)
     context.check_room(prompt, sampling.max_tokens, "messages")
     job = Job(request_id=f"chatcmpl-{uuid.uuid4().hex}", arrived=arrived, prompts=[prompt], sampling=sampling)
-    answer = _Answer(context, wanted, job)
-    if wanted.stream:
-        return EventStream(context, request.scope["state"]["request_id"], answer.events())
-    whole = await while_connected(request, answer.whole())
-    return Response(replies.encode(whole), media_type="application/json")
+    return await _Answer(context, wanted, job).respond(request, stream=bool(wanted.stream))
 
 
-class _Answer:
-    """Makes the answer to one request."""
+class _Answer(Answer):
+    """Shapes the deltas of one request."""
 
     def __init__(self, context: ServerContext, wanted: ChatRequest, job: Job) -> None:
-        self._context = context
+        super().__init__(context, job)
         self._wanted = wanted
-        self._job = job
-        self._created = int(time.time())
-        self._model = context.settings.served_model_name
-        self._usage = UsageCounter(job.prompts)
         self._num_top = job.sampling.logprobs or 0
 
     async def whole(self) -> replies.ChatCompletion:
         """All at once."""
-        deltas: list[list[Delta]] = [[] for _ in range(self._job.sampling.n)]
-        async with aclosing(generate(self._context, self._job)) as found:
-            async for delta in found:
-                self._usage.add(delta)
-                deltas[delta.index].append(delta)
+        deltas = await self._by_choice()
         reply = replies.ChatCompletion(
             id=self._job.request_id,
             created=self._created,
@@ -87,10 +75,9 @@ class _Answer:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """One by one."""
-        has_begun = [False] * self._job.sampling.n
-        async with aclosing(generate(self._context, self._job)) as found:
+        has_begun = [False] * self._num_choices
+        async with aclosing(self._deltas()) as found:
             async for delta in found:
-                self._usage.add(delta)
                 if not has_begun[delta.index]:
                     has_begun[delta.index] = True
                     beginning = replies.ChatDelta(role="assistant", content="")

@@ -11,15 +11,15 @@ from fastapi import Request, Response
 
 from stageline_engine.core.messages import TokenLogprobs
 from stageline_engine.server import replies
+from stageline_engine.server.answer import Answer
 from stageline_engine.server.body import read_request
 from stageline_engine.server.completion_request import CompletionRequest
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.echo import Echo
-from stageline_engine.server.event_stream import DONE, EventStream, event, while_connected
+from stageline_engine.server.event_stream import DONE, event
 from stageline_engine.server.fields import parse
-from stageline_engine.server.generation import Delta, Job, generate
+from stageline_engine.server.generation import Delta, Job
 from stageline_engine.server.logprobs import completion_logprobs, prompt_logprobs
-from stageline_engine.server.usage import UsageCounter
 from stageline_engine.text.output import ReportedToken
 
 
@@ -34,11 +34,7 @@ async def completions(context: ServerContext, request: Request) -> Response:
     for prompt in prompts:
         context.check_room(prompt, sampling.max_tokens, "prompt")
     job = Job(request_id=f"cmpl-{uuid.uuid4().hex}", arrived=arrived, prompts=prompts, sampling=sampling)
-    answer = _Answer(context, wanted, job)
-    if wanted.stream:
-        return EventStream(context, request.scope["state"]["request_id"], answer.events())
-    whole = await while_connected(request, answer.whole())
-    return Response(replies.encode(whole), media_type="application/json")
+    return await _Answer(context, wanted, job).respond(request, stream=bool(wanted.stream))
 
 
 async def _prompts(context: ServerContext, wanted: CompletionRequest) -> list[list[int]]:
@@ -55,17 +51,12 @@ async def _prompts(context: ServerContext, wanted: CompletionRequest) -> list[li
     ]
 
 
-class _Answer:
-    """Makes the answer to one request."""
+class _Answer(Answer):
+    """Shapes the deltas of one request."""
 
     def __init__(self, context: ServerContext, wanted: CompletionRequest, job: Job) -> None:
-        self._context = context
+        super().__init__(context, job)
         self._wanted = wanted
-        self._job = job
-        self._created = int(time.time())
-        self._model = context.settings.served_model_name
-        self._usage = UsageCounter(job.prompts)
-        self._num_choices = len(job.prompts) * job.sampling.n
         self._echoes = (
             [
                 Echo(context.tokenizer, ids, text if isinstance(text, str) else None)
@@ -77,11 +68,7 @@ class _Answer:
 
     async def whole(self) -> replies.Completion:
         """All at once."""
-        deltas: list[list[Delta]] = [[] for _ in range(self._num_choices)]
-        async with aclosing(generate(self._context, self._job)) as found:
-            async for delta in found:
-                self._usage.add(delta)
-                deltas[delta.index].append(delta)
+        deltas = await self._by_choice()
         reply = self._reply([self._choice(one) for one in deltas])
         reply.usage = self._usage.so_far()
         return reply
@@ -105,9 +92,8 @@ class _Answer:
     async def events(self) -> AsyncGenerator[bytes, None]:
         """One by one."""
         has_begun = [False] * self._num_choices
-        async with aclosing(generate(self._context, self._job)) as found:
+        async with aclosing(self._deltas()) as found:
             async for delta in found:
-                self._usage.add(delta)
                 text, begins = delta.text, not has_begun[delta.index]
                 if text.text or text.reported or text.finish_reason is not None or (begins and self._echoes):
                     has_begun[delta.index] = True
