@@ -135,8 +135,15 @@ def test_the_death_of_the_engine_core_ends_the_service_loudly(ready: Served) -> 
     assert "exit code -9" in ready.log
 
 
-def test_nothing_survives_the_kill_of_the_server(ready: Served) -> None:
-    family = ready.family()
-    ready.signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, timeout=FAILURE_SECONDS)
-    assert not alive
+@pytest.mark.parametrize("moment", ["processes are there", "ready: "])
+def test_nothing_survives_the_kill_of_the_server(llama: Path, moment: str) -> None:
+    with serving(llama, *FLAGS) as running:
+        running.wait_line(moment)
+        family = running.family()
+        assert len(family) >= 4
+        # So that no word of theirs wakes the core: it would notice by itself, once all are there.
+        for rank in running.ranks():
+            rank.suspend()
+        running.signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(family, timeout=FAILURE_SECONDS)
+        assert not alive

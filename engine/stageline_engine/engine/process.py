@@ -1,7 +1,7 @@
 """The engine core process: `python -m stageline_engine.engine.process`, with a CoreSetup as JSON on standard input.
 
-It ends when told so, when a stage fails, or when its launcher is gone (end of standard input). It imports neither
-torch nor transformers as long as the executor's ranks are processes of their own.
+It ends when told so, when a stage fails, when its launcher closes its standard input, or with its launcher, by whatever
+cause that dies. It imports neither torch nor transformers as long as the executor's ranks are processes of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 import zmq
 
+from stageline_engine.agent.death_signal import die_with_parent
 from stageline_engine.cache.allocator import BlockAllocator
 from stageline_engine.core.deployment import RankLoaded
 from stageline_engine.core.errors import EngineFailedError, InvalidInputError, StagelineError
@@ -187,6 +188,8 @@ def _read_setup() -> CoreSetup:
 
 def main(read_setup: Callable[[], CoreSetup] = _read_setup) -> int:
     """Entry point of the process."""
+    # Standard input is looked at only when every rank is there.
+    die_with_parent(os.getppid())
     # A terminal sends Ctrl-C to the whole group; the launcher decides when the core ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
