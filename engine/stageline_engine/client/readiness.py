@@ -7,11 +7,15 @@ from stageline_engine.engine.stats import READY_SECONDS
 
 
 def why_not_ready(stats: EngineStats, age: float) -> str | None:
-    """None when a token went through within the last 5 s and no step is overdue; ``age`` of ``stats`` in seconds."""
+    """None when no step is overdue, or, while none is in flight, the last token went through within 5 s.
+
+    Args:
+        age: of ``stats``, in seconds; what was old when they were sent is older by as much.
+    """
     if age > READY_SECONDS:
         return f"the engine core has said nothing for {age:.1f} s"
-    if stats.oldest_step_seconds > stats.oldest_step_limit:
-        return f"a step has been running for {stats.oldest_step_seconds:.1f} s (limit {stats.oldest_step_limit:.1f} s)"
-    if stats.oldest_step_seconds == 0 and stats.seconds_since_token + age > READY_SECONDS:
-        return f"no token went through all stages for {stats.seconds_since_token + age:.1f} s"
-    return None
+    if stats.oldest_step_seconds:
+        running, limit = stats.oldest_step_seconds + age, stats.oldest_step_limit
+        return f"a step has been running for {running:.1f} s (limit {limit:.1f} s)" if running > limit else None
+    silent = stats.seconds_since_token + age
+    return f"no token went through all stages for {silent:.1f} s" if silent > READY_SECONDS else None
