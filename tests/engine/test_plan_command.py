@@ -113,6 +113,7 @@ def test_progress_does_not_mix_with_the_result(tmp_path: Path) -> None:
         (["--gpus", "H100"], "stage 0 misses 61.9 GiB per rank (weights 131 GiB"),
         (["--stages", "2", "--memory", "10 parsecs"], "--memory='10 parsecs': write a size"),
         (["--gpus", "H9000"], "--gpus='H9000': give one of"),
+        (["--gpus", "H100", "--threads", "2"], "--threads=2: with --gpus it has no effect: leave it out"),
         (["--workload", "much"], "--workload='much': write prompt and output tokens"),
         (["--max-model-len", "9000"], "--max-model-len=9000: the model was made for sequences of at most 8192"),
         (["--dtype", "int4"], "--dtype='int4': give one of auto, float32"),

@@ -14,6 +14,7 @@ from stageline_engine.cli.options import EngineOptions, engine_config
 from stageline_engine.cli.plan_table import print_plan
 from stageline_engine.client.launch import resolved
 from stageline_engine.core.config import EngineConfig
+from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning import devices
 from stageline_engine.planning.machine import free_machine_bytes
 from stageline_engine.planning.memory import MemoryLimit, machine_limit
@@ -63,6 +64,8 @@ def plan_command(
 
     Loads no weights and starts nothing. Also says why a configuration cannot work.
     """
+    if gpus is not None and threads is not None:
+        raise ConfigurationError("--threads", threads, "with --gpus it has no effect: leave it out")
     options = EngineOptions(
         stages=stages,
         tp=tp,
