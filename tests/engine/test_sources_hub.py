@@ -11,7 +11,7 @@ import pytest
 
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.resolve import resolve
-from support.hub_server import Hub, running_hub
+from support.hub_server import COMMIT, Hub, running_hub
 from support.tiny_folder import write_folder
 
 LARGE = 24_000_000
@@ -50,6 +50,13 @@ def test_only_what_the_model_needs_is_fetched(hub: Hub) -> None:
     for name in os.listdir(found.path):
         assert (found.path / name).read_bytes() == hub.files[name]
     assert any("fetching 3 files" in line for line in said)
+
+
+def test_what_is_fetched_is_the_commit_that_was_listed(hub: Hub) -> None:
+    resolve("hf://org/tiny@main", progress=print)
+    fetched = [line for name in ("config.json", "model.safetensors") for line in hub.served(name)]
+    assert len(fetched) >= 2
+    assert all(f"/resolve/{COMMIT}/" in line for line in fetched), fetched
 
 
 def test_planning_fetches_no_weights(hub: Hub) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download
@@ -90,18 +91,29 @@ def _fetched(
         raise ModelSourceError("model", model, "this repository has no safetensors files at its top level")
     total = sum(sibling.size or 0 for sibling in files)
     report.progress(f"fetching {len(files)} files, {total / 1e9:.2f} GB, those that are not in {_cache()} yet")
+    assert info.sha is not None, "the hub names the commit of what it lists"
     try:
-        return snapshot_download(
+        folder = snapshot_download(
             repository,
-            revision=revision or None,
+            revision=info.sha,
             allow_patterns=allowed,
             ignore_patterns=IGNORED,
             tqdm_class=_line_bar(report, total),
         )
+        _note_commit(folder, revision, info.sha)
+        return folder
     except (TransportError, OSError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = f"the download broke off ({first_line}): start again, what came so far is kept"
         raise ModelSourceError("model", model, remedy) from error
+
+
+def _note_commit(folder: str, revision: str, commit: str) -> None:
+    """Write where the cache looks a name up when there is no hub (``refs/NAME``); a download of a commit does not."""
+    if revision != commit:
+        note = Path(folder).parents[1] / "refs" / (revision or constants.DEFAULT_REVISION)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(commit)
 
 
 def _wanted(name: str, allowed: list[str]) -> bool:
