@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from stageline_engine.cache.pool import SCRATCH_BLOCK, KVLayer, KVPool, block_bytes
+from stageline_engine.cache.pool import KVLayer, KVPool, block_bytes
+from stageline_engine.core.blocks import SCRATCH_BLOCK
 from stageline_engine.core.errors import UnsupportedModelError
 from stageline_engine.models.attention import paged_attention
 from stageline_engine.models.buckets import GatherCosts, split_by_length

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import transformers
 
 import stageline_engine
-from stageline_engine import LLM, SamplingParams
+from stageline_engine import LLM, EngineConfig, ModelConfig, SamplingParams, prepare
 from stageline_engine.core.config import SchedulerConfig
-from stageline_engine.core.errors import ConfigurationError, InvalidRequestError
+from stageline_engine.core.errors import ConfigurationError, InvalidRequestError, StagelineError
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
+from support.tiny_tokenizer import byte_level_tokenizer
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 
@@ -79,6 +84,54 @@ def test_a_wrong_request_names_its_field_and_harms_no_other(
     assert llm.generate("still here", SamplingParams(max_tokens=1))
 
 
+@pytest.fixture
+def interrupt_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
+    """Sends Ctrl-C to this process once a condition holds."""
+    threads: list[threading.Thread] = []
+
+    def interrupt_when(holds: Callable[[], bool]) -> None:
+        def wait() -> None:
+            while not holds():
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+
+    yield interrupt_when
+    for thread in threads:
+        thread.join()
+
+
+def test_an_interrupt_ends_the_requests_and_leaves_the_engine(
+    llm: LLM, interrupt_when: Callable[[Callable[[], bool]], None]
+) -> None:
+    engine = llm._engine
+    before, num_prompts, num_new = engine.stats.steps, 1000, 100
+    interrupt_when(lambda: engine.stats.num_running > 0)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["hello"] * num_prompts, SamplingParams(max_tokens=num_new, ignore_eos=True))
+    while engine.stats.num_running or engine.stats.num_waiting:
+        pass
+    max_num_seqs = SchedulerConfig().max_num_seqs
+    assert engine.stats.steps - before < num_prompts // max_num_seqs * num_new
+    assert llm.generate("still here", SamplingParams(max_tokens=1))
+
+
+def test_an_interrupted_start_leaves_no_process(interrupt_when: Callable[[Callable[[], bool]], None]) -> None:
+    before = set(psutil.Process().children(recursive=True))
+
+    def started() -> set[psutil.Process]:
+        return set(psutil.Process().children(recursive=True)) - before
+
+    # With the model's profile known, an engine core is the only child.
+    prepare(EngineConfig(model=ModelConfig(model=str(tiny_model("llama")))), lambda line: None)
+    interrupt_when(lambda: len(started()) > 0)
+    with pytest.raises(KeyboardInterrupt):
+        LLM(str(tiny_model("llama")), max_model_len=64, threads=1, device="cpu", show_progress=False)
+    assert not started()
+
+
 def test_more_sequences_than_its_queue_takes_are_no_error() -> None:
     scheduler = SchedulerConfig(max_waiting=2, max_num_seqs=1)
     with LLM(
@@ -94,6 +147,28 @@ def test_a_wrong_cut_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigurationError, match="--stages|--layer-split"):
         LLM(str(tiny_model("llama")), stages=99, show_progress=False)
     assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_a_wrong_device_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="--device='tpu'"):
+        LLM(str(tiny_model("llama")), device="tpu", show_progress=False)
+
+
+def test_an_unverified_architecture_is_looked_at_only_on_demand(tmp_path: Path) -> None:
+    config = transformers.StableLmConfig(
+        hidden_size=24,
+        intermediate_size=30,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=37,
+    )
+    byte_level_tokenizer(tmp_path)
+    transformers.StableLmForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(StagelineError, match="--allow-unverified-architecture"):
+        LLM(str(tmp_path), device="cpu", show_progress=False)
+    with pytest.raises(StagelineError, match="pipeline plan"):
+        LLM(str(tmp_path), device="cpu", allow_unverified_architecture=True, show_progress=False)
 
 
 def test_closing_ends_every_process() -> None:
@@ -117,3 +192,10 @@ def test_the_guides_examples_run(number: int) -> None:
 def test_every_exported_name_can_be_imported() -> None:
     for name in stageline_engine.__all__:
         assert getattr(stageline_engine, name) is not None
+
+
+def test_the_only_sequence_may_be_as_long_as_the_model() -> None:
+    folder = str(tiny_model("llama"))
+    with LLM(folder, threads=1, max_model_len=64, max_num_seqs=1, block_size=16, show_progress=False) as llm:
+        (output,) = llm.generate([[5] * 10], SamplingParams(temperature=0.0, max_tokens=1000, ignore_eos=True))
+    assert len(output.outputs[0].token_ids) == 54

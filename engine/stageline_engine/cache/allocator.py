@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
-SCRATCH_BLOCK = 0
-"""Never given to a sequence: padding rows write there."""
+from stageline_engine.core.blocks import NUM_SCRATCH_BLOCKS, SCRATCH_BLOCK
 
 
 class BlockAllocator:
@@ -40,7 +39,7 @@ class BlockAllocator:
     @property
     def capacity(self) -> int:
         """Blocks that sequences can hold together."""
-        return self.num_blocks - 1
+        return self.num_blocks - NUM_SCRATCH_BLOCKS
 
     @property
     def num_free(self) -> int:

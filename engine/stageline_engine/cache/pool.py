@@ -18,9 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-SCRATCH_BLOCK = 0
-"""Never given to a sequence. The same number as the allocator's, which must not be imported into tensor code."""
-
 
 class KVLayer(NamedTuple):
     """A decoder layer that keeps keys and values on this rank."""

@@ -249,6 +249,7 @@ class EngineReady(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     epoch: int
     max_model_len: int
     num_blocks: int
+    """KV blocks that sequences can have, as in EngineStats."""
     block_size: int
     slots: int
     layer_split: tuple[int, ...]

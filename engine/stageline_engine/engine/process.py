@@ -17,8 +17,10 @@ import zmq
 
 from stageline_engine.agent.death_signal import die_with_parent
 from stageline_engine.cache.allocator import BlockAllocator
+from stageline_engine.core.blocks import NUM_SCRATCH_BLOCKS
 from stageline_engine.core.deployment import RankLoaded
 from stageline_engine.core.errors import EngineFailedError, InvalidInputError, StagelineError
+from stageline_engine.core.logs import set_up_logging
 from stageline_engine.core.messages import (
     CoreCommand,
     CoreEvent,
@@ -127,7 +129,7 @@ class CoreProcess:
             EngineReady(
                 epoch=EPOCH,
                 max_model_len=setup.max_model_len,
-                num_blocks=started.num_blocks,
+                num_blocks=started.num_blocks - NUM_SCRATCH_BLOCKS,
                 block_size=setup.config.cache.block_size,
                 slots=slots,
                 layer_split=tuple(spec.end - spec.start for spec in setup.specs),
@@ -193,7 +195,9 @@ def main(read_setup: Callable[[], CoreSetup] = _read_setup) -> int:
     # A terminal sends Ctrl-C to the whole group; the launcher decides when the core ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return CoreProcess(read_setup()).run()
+    setup = read_setup()
+    set_up_logging(setup.config.log_level)
+    return CoreProcess(setup).run()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stageline_engine.cache.pool import SCRATCH_BLOCK, KVPool
+from stageline_engine.cache.pool import KVPool
+from stageline_engine.core.blocks import SCRATCH_BLOCK
 from stageline_engine.models.buckets import GatherCosts, gather_costs, split_by_length
 
 IntArray = npt.NDArray[np.int64]

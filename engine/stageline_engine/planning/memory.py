@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from stageline_engine.core.blocks import NUM_SCRATCH_BLOCKS
 from stageline_engine.core.config import EngineConfig
 from stageline_engine.core.deployment import ModelProfile, RankLoaded, StageSpec
 from stageline_engine.core.errors import ConfigurationError
@@ -141,10 +142,10 @@ def check_kv_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: E
 
 
 def least_kv_bytes(profile: ModelProfile, spec: StageSpec, config: EngineConfig) -> int:
-    """KV of one sequence of full length: with less, such a request could never run."""
+    """KV of one sequence of full length, beside the scratch block: with less, such a request could never run."""
     longest = config.model.max_model_len or profile.max_model_len
-    tokens = blocks_of(longest, config.cache.block_size) * config.cache.block_size
-    return tokens * kv_bytes_per_token(profile, spec, DTYPE_BYTES[config.model.dtype])
+    blocks = blocks_of(longest, config.cache.block_size) + NUM_SCRATCH_BLOCKS
+    return blocks * config.cache.block_size * kv_bytes_per_token(profile, spec, DTYPE_BYTES[config.model.dtype])
 
 
 def check_memory(profile: ModelProfile, specs: Sequence[StageSpec], config: EngineConfig, limit: MemoryLimit) -> None:
@@ -192,12 +193,13 @@ def capacity_tokens(
     tokens = []
     for spec, budget in zip(specs, kv_budgets(profile, specs, config, limit), strict=True):
         per_block = kv_bytes_per_token(profile, spec, element) * block
-        tokens.append(max(0, budget) // per_block * block if per_block else 0)
+        tokens.append(max(0, budget // per_block - NUM_SCRATCH_BLOCKS) * block if per_block else 0)
     return tokens
 
 
 def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len: int) -> int:
-    """KV blocks that every rank can hold, and not more than ``max_num_seqs`` sequences of full length can use.
+    """KV blocks that every rank can hold, and not more than ``max_num_seqs`` sequences of full length can use; the
+    scratch block is one of them.
 
     ``--kv-memory`` is taken as it is. Without it, KV takes what :meth:`MemoryLimit.kv_bytes` leaves, as in a plan: on
     a CPU the ranks share what is free on the machine, and on GPUs each rank has a GPU of its own.
@@ -206,7 +208,8 @@ def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len:
         ConfigurationError: one sequence of ``max_model_len`` tokens does not fit; names the missing bytes and the flag.
     """
     one_sequence = blocks_of(max_model_len, config.cache.block_size)
-    useful = one_sequence * config.scheduler.max_num_seqs
+    least = one_sequence + NUM_SCRATCH_BLOCKS
+    useful = one_sequence * config.scheduler.max_num_seqs + NUM_SCRATCH_BLOCKS
     sharing = len(loaded) if config.parallel.device == "cpu" else 1
     ranks = [rank for rank in loaded if rank.kv_block_bytes]
     if not ranks:
@@ -215,9 +218,9 @@ def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len:
     blocks, tightest = min(
         (budget // rank.kv_block_bytes, index) for index, (rank, budget) in enumerate(zip(ranks, budgets, strict=True))
     )
-    if blocks < one_sequence:
+    if blocks < least:
         rank = ranks[tightest]
-        missing = show_bytes(one_sequence * rank.kv_block_bytes - budgets[tightest])
+        missing = show_bytes(least * rank.kv_block_bytes - budgets[tightest])
         where = (
             f"stage {rank.stage} rank {rank.rank} misses {missing} for the KV of one sequence of {max_model_len} tokens"
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stageline_engine.cache.pool import SCRATCH_BLOCK, KVPool
+from stageline_engine.cache.pool import KVPool
+from stageline_engine.core.blocks import SCRATCH_BLOCK
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan
 from stageline_engine.core.request import SamplingParams
