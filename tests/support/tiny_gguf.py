@@ -13,7 +13,14 @@ TEMPLATE = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_e
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def write_tiny_gguf(path: Path, *, eos: int = 0, pre: str = "smollm", leave_out: str | None = None) -> dict[str, int]:
+def write_tiny_gguf(
+    path: Path,
+    *,
+    eos: int = 0,
+    pre: str = "smollm",
+    leave_out: str | None = None,
+    blocks: GGMLQuantizationType = GGMLQuantizationType.Q4_1,
+) -> dict[str, int]:
     """Write the file; returns its vocabulary. ``leave_out`` names a tensor that will be missing."""
     letters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
     tokens = [*SPECIAL, *letters, "he", "22"]
@@ -43,8 +50,7 @@ def write_tiny_gguf(path: Path, *, eos: int = 0, pre: str = "smollm", leave_out:
             continue
         values = np.random.default_rng(len(name)).standard_normal(shape).astype(np.float32)
         if len(shape) == 2 and name != "token_embd.weight":
-            data = quantize(values, GGMLQuantizationType.Q4_1)
-            writer.add_tensor(name, data, raw_dtype=GGMLQuantizationType.Q4_1)
+            writer.add_tensor(name, quantize(values, blocks), raw_dtype=blocks)
         else:
             writer.add_tensor(name, values)
     writer.write_header_to_file()

