@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,6 +89,34 @@ async def test_a_message_that_cannot_be_read_ends_open_streams(
         assert not engine.is_alive
     finally:
         await engine.close()
+
+
+LATE_CORE = """#!{python}
+import os, time, msgspec, zmq
+from stageline_engine.core.messages import EngineFailed
+from stageline_engine.engine.process import _read_setup
+endpoint = _read_setup().endpoint
+core = os.getpid()
+if os.fork():
+    os._exit(1)
+while os.getppid() == core:
+    pass
+# The core is gone, and what it said is slow to come.
+time.sleep(0.5)
+with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+    socket.connect(endpoint)
+    socket.send(msgspec.msgpack.encode(EngineFailed(message="stage 1 rank 0 said why")))
+"""
+
+
+async def test_the_last_words_of_a_core_are_heard_after_its_end(
+    setup: CoreSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (late := tmp_path / "core").write_text(LATE_CORE.format(python=sys.executable))
+    late.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(late))
+    with pytest.raises(EngineStartError, match="stage 1 rank 0 said why"):
+        await AsyncEngine.start(setup, lambda line: None)
 
 
 async def test_an_id_may_be_used_again_at_once_after_its_request_was_left(setup: CoreSetup) -> None:

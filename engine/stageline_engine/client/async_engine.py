@@ -40,8 +40,11 @@ from stageline_engine.core.messages import (
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
 
-CLOSE_SECONDS = 5.0
-"""A core that has not ended its ranks and itself by then is killed; its ranks die with it."""
+CLOSE_SECONDS = 4.5
+"""A core that has not ended its ranks and itself by then is killed; its ranks die with it. It needs 4 s for ranks that
+hang; the rest of the promised 5 s is for what comes before and after."""
+LAST_WORDS_MILLISECONDS = 1000
+"""So long nothing may come from a core that has ended before it counts as silent."""
 
 StreamItem = SequenceOutput | Exception
 
@@ -266,8 +269,10 @@ class AsyncEngine:
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
-        # Its last words may still be in the socket.
-        await asyncio.sleep(0.2)
+        # Its last words may still be in the socket, or on their way into it.
+        while self._failure is None and await self._socket.poll(LAST_WORDS_MILLISECONDS):  # noqa: ASYNC110
+            # The receiver's turn.
+            await asyncio.sleep(0)
         if not self._closing:
             self._fail(EngineFailed(message=f"the engine core process ended unexpectedly (exit code {code})"))
 
