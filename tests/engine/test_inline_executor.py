@@ -74,7 +74,9 @@ def test_a_step_runs_through_stages_of_different_width(executor: InlineExecutor)
         reports = [event for event in events if isinstance(event, StepReport)]
         assert [(report.stage, report.step) for report in reports] == [(0, plan.step), (1, plan.step), (2, plan.step)]
         assert all(report.busy > 0 for report in reports)
-        assert [report.boundary_bytes > 0 for report in reports] == [True, True, False]
+        # To one rank, then to two, of float32.
+        bytes_of_rows = plan.num_rows * 48 * 4
+        assert [report.boundary_bytes for report in reports] == [bytes_of_rows, 2 * bytes_of_rows, 0]
         results = [event for event in events if isinstance(event, StepResult)]
         assert [(result.step, result.slot) for result in results] == [(plan.step, plan.slot)]
         tokens += [token.token for token in results[0].tokens]

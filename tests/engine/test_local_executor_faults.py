@@ -33,6 +33,17 @@ def _nothing_left() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("tp", [(1, 2), (2, 1), (2, 2)])
+def test_boundary_bytes_are_those_that_all_ranks_of_the_next_stage_get(folder: Path, tp: tuple[int, int]) -> None:
+    running = Running(folder, (0, 2, 5), tp)
+    try:
+        running.driver.generate(PROMPTS, 1)
+        first = next(report for report in running.driver.reports if report.stage == 0)
+    finally:
+        running.close()
+    assert first.boundary_bytes == sum(map(len, PROMPTS[0::2])) * 48 * 4 * tp[1]
+
+
 @pytest.fixture
 def two_stages(folder: Path) -> Iterator[Running]:
     made = Running(folder, (0, 2, 5), (1, 1))

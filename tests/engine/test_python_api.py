@@ -196,6 +196,7 @@ def test_every_exported_name_can_be_imported() -> None:
 
 def test_the_only_sequence_may_be_as_long_as_the_model() -> None:
     folder = str(tiny_model("llama"))
-    with LLM(folder, threads=1, max_model_len=64, max_num_seqs=1, block_size=16, show_progress=False) as llm:
+    one = SchedulerConfig(max_num_seqs=1)
+    with LLM(folder, threads=1, max_model_len=64, scheduler=one, show_progress=False) as llm:
         (output,) = llm.generate([[5] * 10], SamplingParams(temperature=0.0, max_tokens=1000, ignore_eos=True))
     assert len(output.outputs[0].token_ids) == 54

@@ -129,7 +129,7 @@ class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
     wait_downstream: float
     """The next stage had not taken the previous activations."""
     boundary_bytes: int
-    """Sent to the next stage."""
+    """Sent to the next stage, to all of its ranks together."""
 
 
 # --- API server ⇄ engine core ---------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ class InlineExecutor:
     def _run(self, plan: StepPlan) -> None:
         hidden: list[torch.Tensor | None] = [None]
         results: list[StepResult | None] = []
-        for ranks in self._stages:
+        receivers = [ranks.size for ranks in self._stages[1:]] + [0]
+        for ranks, num_receivers in zip(self._stages, receivers, strict=True):
             began = time.monotonic()
             received = hidden
             ranks.call(lambda runner: runner.apply(plan))
@@ -92,7 +93,7 @@ class InlineExecutor:
             )
             hidden = [hidden_TH for hidden_TH, _ in outputs]
             results = [result for _, result in outputs]
-            self._events.append(_report(plan, ranks.stage, time.monotonic() - began, hidden[0], ranks.size))
+            self._events.append(_report(plan, ranks.stage, time.monotonic() - began, hidden[0], num_receivers))
         result = results[0]
         assert result is not None, "the last stage's rank 0 samples"
         self._stages[0].call(lambda runner: runner.take_feedback(result))
@@ -118,6 +119,6 @@ class InlineExecutor:
         self._stages = []
 
 
-def _report(plan: StepPlan, stage: int, busy: float, hidden_TH: torch.Tensor | None, senders: int) -> StepReport:
-    num_bytes = 0 if hidden_TH is None else hidden_TH.nbytes * senders
+def _report(plan: StepPlan, stage: int, busy: float, hidden_TH: torch.Tensor | None, num_receivers: int) -> StepReport:
+    num_bytes = 0 if hidden_TH is None else hidden_TH.nbytes * num_receivers
     return StepReport(plan.epoch, plan.step, stage, busy, 0.0, 0.0, 0.0, 0.0, num_bytes)

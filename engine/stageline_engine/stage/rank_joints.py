@@ -56,6 +56,8 @@ class Joints:
         self.makes_results = sends_feedback(member, tp_of_stages)
         self.upstream: RecvLink | None = None
         self.downstream: list[SendLink] = []
+        self.num_receivers = tp_of_stages[member[0] + 1] if member[0] + 1 < len(tp_of_stages) else 0
+        """Ranks of the next stage: each gets the hidden states once, from this rank or another of its stage."""
         self._results: FeedbackSender | None = None
 
     def supply(self, ends: Mapping[str, Mapping[int, bytes]]) -> None:

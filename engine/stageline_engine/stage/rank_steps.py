@@ -110,7 +110,7 @@ class StepLoop:
 
     def _report(self, plan: StepPlan, sent_TH: torch.Tensor | None) -> None:
         times = self._clock.take()
-        num_bytes = 0 if sent_TH is None else sent_TH.nbytes * len(self._joints.downstream)
+        num_bytes = 0 if sent_TH is None else sent_TH.nbytes * self._joints.num_receivers
         self._channel.send(
             StepReport(
                 plan.epoch,
