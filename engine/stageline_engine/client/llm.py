@@ -56,7 +56,9 @@ class LLM:
     Args:
         model: local directory, GGUF file, ``hf://org/name[@revision]`` or ``pip://package``.
         stages: pipeline stages; ``tp``: tensor-parallel ranks per stage, one number or one for each stage.
-        config: everything else; its ``model``, ``stages`` and ``tp`` are replaced by the arguments above.
+        show_progress: draw a bar while prompts run, and say a line for each long step of the start.
+
+    The other arguments are fields of :mod:`stageline_engine.core.config` and explained there.
 
     Raises:
         ConfigurationError: the model or the cut is wrong.
@@ -72,19 +74,28 @@ class LLM:
         layer_split: Sequence[int] | None = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
+        allow_unverified_architecture: bool = False,
         seed: int = 0,
+        device: str = "auto",
         cache: CacheConfig | None = None,
         scheduler: SchedulerConfig | None = None,
         threads: int | None = None,
         show_progress: bool = True,
     ) -> None:
         config = EngineConfig(
-            model=ModelConfig(model=model, dtype=dtype, max_model_len=max_model_len, seed=seed),
+            model=ModelConfig(
+                model=model,
+                dtype=dtype,
+                max_model_len=max_model_len,
+                allow_unverified_architecture=allow_unverified_architecture,
+                seed=seed,
+            ),
             parallel=ParallelConfig(
                 stages=stages,
                 tp=tuple(tp) if isinstance(tp, Sequence) else (tp,),
                 layer_split=tuple(layer_split) if isinstance(layer_split, Sequence) else layer_split,
                 threads=threads,
+                device=device,
             ),
             cache=cache or CacheConfig(),
             scheduler=scheduler or SchedulerConfig(),
@@ -125,6 +136,7 @@ class LLM:
         Raises:
             InvalidRequestError: a value has a wrong type or is out of range, or a prompt does not fit.
             EngineFailedError: the engine ended.
+            KeyboardInterrupt: the requests are ended, and the engine can be used on.
         """
         checked = self._checked_prompts(prompts)
         each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * len(checked)
@@ -133,7 +145,13 @@ class LLM:
                 "params", f"{len(each)} values", f"give one, or {len(checked)}: one for each prompt"
             )
         each = [checked_sampling(one, self._vocab_size) for one in each]
-        return self._run(self._generate_all(checked, each))
+        running = asyncio.run_coroutine_threadsafe(self._generate_all(checked, each), self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            # An interrupt reaches this thread only; the requests are in the loop's.
+            running.cancel()
+            raise
 
     def close(self) -> None:
         """End the engine. May be called twice."""
@@ -209,6 +227,8 @@ class LLM:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop_loop(self) -> None:
+        # A start that was interrupted ends its processes when it is cancelled.
+        self._run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -216,6 +236,13 @@ class LLM:
     def _say(self, line: str) -> None:
         if self._show_progress:
             tqdm.write(line)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class _Room:
