@@ -41,6 +41,7 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/mypy tests/bench/*.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
 	$(BIN)/pytest -o python_files='check_*.py' tests/gpu
