@@ -8,7 +8,6 @@ make one so leaves that term out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,16 +112,10 @@ class _StageFit:
 
 
 class StepTimePredictor:
-    """Costs of every stage.
+    """Costs of each of ``num_stages`` stages."""
 
-    Args:
-        num_stages: pipeline stages.
-        priors: one cost for each stage to start from, e.g. of ``plan``; default: :data:`PRIOR` for all.
-    """
-
-    def __init__(self, num_stages: int, priors: Sequence[StepCost] | None = None) -> None:
-        assert priors is None or len(priors) == num_stages, "one prior for each stage"
-        self._fits = [_StageFit(prior) for prior in priors or [PRIOR] * num_stages]
+    def __init__(self, num_stages: int) -> None:
+        self._fits = [_StageFit(PRIOR) for _ in range(num_stages)]
         self._sum_up()
 
     @property

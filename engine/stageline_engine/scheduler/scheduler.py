@@ -62,7 +62,6 @@ class Scheduler:
         self._early: dict[int, StepResult] = {}
         self._shapes: OrderedDict[int, StepShape] = OrderedDict()
         self._slot_seconds = [0.0] * limits.slots
-        self._last_result_at: float | None = None
 
     @property
     def epoch(self) -> int:
@@ -164,7 +163,6 @@ class Scheduler:
         while (ready := self._early.pop(self._state.completed_step + 1, None)) is not None:
             record = self._in_flight.pop(ready.step)
             outputs += take_result(self._state, record, ready, now)
-            self._last_result_at = now
         return outputs
 
     def observe(self, report: StepReport) -> None:
@@ -183,7 +181,6 @@ class Scheduler:
         self._steps_before_epoch += self._step
         self._step = 0
         self._epoch = epoch
-        self._last_result_at = None
 
     def stats(self) -> SchedulerStats:
         """State at this moment."""
@@ -207,7 +204,6 @@ class Scheduler:
             imbalance=(max(seconds) - mean) / mean if mean else 0.0,
             oldest_planned_at=oldest.planned_at if oldest else None,
             oldest_predicted_seconds=oldest.predicted_seconds if oldest else 0.0,
-            last_result_at=self._last_result_at,
         )
 
     def check(self) -> None:

@@ -77,5 +77,3 @@ class SchedulerStats:
     """The ``now`` with which the oldest step in flight was planned; None: none is in flight."""
     oldest_predicted_seconds: float
     """Its predicted time from then until its result; 0 when none is in flight."""
-    last_result_at: float | None
-    """The ``now`` of the newest result of this epoch; None: none yet."""
