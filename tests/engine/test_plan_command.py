@@ -131,7 +131,7 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(large: Path, arguments: li
 def test_every_setting_has_a_text_for_help() -> None:
     for struct in (ModelConfig, ParallelConfig, CacheConfig, SchedulerConfig):
         assert set(field_texts(struct)) == set(struct.__struct_fields__)
-    assert {"start_timeout", "hang_timeout"} <= set(field_texts(EngineConfig))
+    assert {"start_timeout", "hang_timeout", "log_level"} <= set(field_texts(EngineConfig))
 
 
 def test_help_says_defaults_and_units() -> None:

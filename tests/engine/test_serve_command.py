@@ -3,6 +3,7 @@ test_serve_refusals.py's."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -56,6 +57,14 @@ def test_each_stage_is_a_process_and_the_head_holds_no_torch(served: Served) -> 
             continue
         libraries = {Path(mapped.path).name for mapped in process.memory_maps()}
         assert not any("libtorch" in library for library in libraries), process.cmdline()
+
+
+def test_ranks_say_how_they_were_joined_when_they_are_asked(llama: Path) -> None:
+    with serving(llama, "--stages", "2", *FLAGS, "--log-level", "debug") as running:
+        running.wait_ready()
+        for stage in (0, 1):
+            joined = rf"stage {stage} rank 0: INFO stageline_engine\.comm\.rendezvous: .*: gloo through host memory"
+            assert re.search(joined, running.log), running.log
 
 
 def test_a_client_that_leaves_frees_its_sequence(served: Served) -> None:

@@ -22,6 +22,7 @@ PARALLEL = Group.create_ordered("Parallelism")
 CACHE = Group.create_ordered("KV cache")
 SCHEDULER = Group.create_ordered("Scheduler")
 LIMITS = Group.create_ordered("Time limits")
+LOGGING = Group.create_ordered("Logging")
 SERVER = Group.create_ordered("Server")
 PLAN = Group.create_ordered("Plan")
 
@@ -84,3 +85,5 @@ MaxWaiting = Annotated[int, _flag(SchedulerConfig, "max_waiting", SCHEDULER)]
 
 StartTimeout = Annotated[float, _flag(EngineConfig, "start_timeout", LIMITS)]
 HangTimeout = Annotated[float, _flag(EngineConfig, "hang_timeout", LIMITS)]
+
+LogLevel = Annotated[str, _flag(EngineConfig, "log_level", LOGGING)]

@@ -56,6 +56,8 @@ class EngineOptions:
     start_timeout: flags.StartTimeout = 600.0
     hang_timeout: flags.HangTimeout = 30.0
 
+    log_level: flags.LogLevel = "info"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -113,6 +115,7 @@ def engine_config(model: str, options: EngineOptions) -> EngineConfig:
         ),
         start_timeout=options.start_timeout,
         hang_timeout=options.hang_timeout,
+        log_level=options.log_level,
     )
     validate(config)
     return config

@@ -18,6 +18,7 @@ from stageline_engine.cli.options import EngineOptions, ServerOptions, engine_co
 from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.client.launch import Launch, prepare
 from stageline_engine.core.errors import EngineFailedError
+from stageline_engine.core.logs import set_up_logging
 from stageline_engine.server.app import create_app
 from stageline_engine.server.run import listen, serve
 from stageline_engine.server.settings import ServerSettings
@@ -38,6 +39,7 @@ def serve_command(
 ) -> int:
     """Serve a model with the OpenAI API."""
     config = engine_config(model, engine)
+    set_up_logging(config.log_level)
     settings = server_settings(server)
     progress = Progress()
     with contextlib.closing(listen(server.host, server.port)) as listener:

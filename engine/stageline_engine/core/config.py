@@ -13,6 +13,7 @@ import msgspec
 
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.core.field_types import typed_fields
+from stageline_engine.core.logs import LEVELS
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that loading and warm-up may take."""
     hang_timeout: float = 30.0
     """Seconds without progress of a step after which a stage counts as hung."""
+    log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``: lines below it are not written. ``debug`` shows those of the ranks
+    too, of which otherwise the last ones are shown when a rank dies."""
 
 
 def validate(config: EngineConfig) -> None:
@@ -105,6 +109,7 @@ def validate(config: EngineConfig) -> None:
     """
     for part in (config, config.model, config.parallel, config.cache, config.scheduler):
         typed_fields(part, _wrong_type)
+    _one_of("--log-level", config.log_level, LEVELS)
     _validate_model(config.model)
     _validate_parallel(config.parallel)
     _at_least("--block-size", config.cache.block_size, 1)

@@ -24,7 +24,6 @@ class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     endpoint: str
     """ZeroMQ address that the launcher listens on."""
-    log_level: str = "info"
 
     @property
     def max_model_len(self) -> int:

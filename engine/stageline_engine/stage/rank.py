@@ -11,7 +11,6 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import sys
 import time
 from typing import NoReturn
 
@@ -34,6 +33,7 @@ from stageline_engine.comm.commands import (
 from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.core.errors import InvalidInputError, LinkFailedError
+from stageline_engine.core.logs import set_up_logging
 from stageline_engine.models.tensor_group import SoloGroup
 from stageline_engine.stage.rank_inbox import EpochEnded, Inbox, SetUpCommand
 from stageline_engine.stage.rank_joints import Joints
@@ -45,9 +45,7 @@ _log = logging.getLogger(__name__)
 
 def run_rank(boot: RankBoot) -> int:
     """Be the rank of ``boot``; returns only by an exception. Whoever made the process ends it."""
-    logging.basicConfig(
-        level=boot.log_level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
+    set_up_logging(boot.log_level)
     faulthandler.enable()
     nccl.prepare_process()
     context = KeyedContext(boot.keys)
