@@ -11,7 +11,11 @@ import pytest
 import stageline_engine
 
 ENGINE = Path(stageline_engine.__file__).parent
-FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+FORBIDDEN_MODULES = {
+    "pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve",
+    # Its queues, pipes, connections and managers pickle what they carry; torch.multiprocessing's too.
+    "multiprocessing",
+}  # fmt: skip
 FORBIDDEN_NAMES = {
     "all_gather_object",
     "broadcast_object_list",
@@ -22,6 +26,8 @@ FORBIDDEN_NAMES = {
     # ZeroMQ's own shortcuts to pickle.
     "send_pyobj",
     "recv_pyobj",
+    "ProcessPoolExecutor",
+    "multiprocessing",
 }
 
 
@@ -29,15 +35,22 @@ def violations(source: str) -> Iterator[str]:
     """What a module does that it must not."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_MODULES)
+            yield from (alias.name for alias in node.names if FORBIDDEN_MODULES & set(alias.name.split(".")))
         elif isinstance(node, ast.ImportFrom):
-            if (node.module or "").split(".")[0] in FORBIDDEN_MODULES:
-                yield node.module or ""
-            yield from (alias.name for alias in node.names if alias.name in FORBIDDEN_NAMES | FORBIDDEN_MODULES)
+            yield from _bad_import(node.module or "", {alias.name for alias in node.names})
         elif isinstance(node, ast.Attribute) and node.attr in FORBIDDEN_NAMES:
             yield node.attr
         elif isinstance(node, ast.Call):
             yield from _bad_call(node)
+
+
+def _bad_import(module: str, names: set[str]) -> Iterator[str]:
+    if FORBIDDEN_MODULES & set(module.split(".")):
+        yield module
+    yield from names & (FORBIDDEN_NAMES | FORBIDDEN_MODULES)
+    if module == "torch":
+        # Called by its bare name it could not be told from any other `load`.
+        yield from names & {"load"}
 
 
 def _bad_call(node: ast.Call) -> Iterator[str]:
@@ -76,6 +89,16 @@ def test_the_engine_unpickles_nothing() -> None:
         "socket.recv_pyobj()",
         "import numpy as np\nnp.load('x', allow_pickle=True)",
         "import importlib\nimportlib.import_module('pickle')",
+        "from torch import load",
+        "import multiprocessing",
+        "import multiprocessing.connection as harmless",
+        "from multiprocessing import Pipe, Queue",
+        "from multiprocessing.connection import Client",
+        "import torch.multiprocessing as mp",
+        "from torch.multiprocessing import Queue",
+        "import torch\ntorch.multiprocessing.get_context('spawn').SimpleQueue()",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor()",
     ],
 )
 def test_the_rule_sees(source: str) -> None:
