@@ -200,17 +200,32 @@ async def test_what_does_not_fit_is_refused(api: Api) -> None:
 
 
 async def test_clients_that_leave_free_the_engine(api: Api) -> None:
-    body = {**GREEDY, "prompt": "hello", "n": 2, "max_tokens": 150, "stream": True}
+    engine: AsyncEngine = api.app.state.context.engine
+    num_new = 150
+    body = {**GREEDY, "prompt": "hello", "n": 2, "max_tokens": num_new, "stream": True}
+
+    async def stopped() -> int:
+        """Steps made, by the first news since now that nothing runs and no block is held."""
+        old = engine.stats
+        while (
+            engine.stats is old
+            or engine.stats.num_running + engine.stats.num_waiting
+            or engine.stats.num_free_blocks < engine.stats.num_blocks
+        ):
+            await running(api)
+        return engine.stats.steps
+
+    before = engine.stats.steps
     for _ in range(3):
         async with api.http.stream("POST", "/v1/completions", json=body) as stream:
             await anext(stream.aiter_lines())
-    await idle(api)
+    assert await stopped() - before < num_new
     waiting = asyncio.create_task(api.http.post("/v1/completions", json={**body, "stream": False}))
     while await running(api) == 0:
         pass
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await idle(api)
+    await stopped()
 
 
 async def running(api: Api) -> float:
