@@ -20,6 +20,7 @@ from stageline_engine.client.launch import Launch, prepare
 from stageline_engine.core.errors import EngineFailedError
 from stageline_engine.core.logs import set_up_logging
 from stageline_engine.server.app import create_app
+from stageline_engine.server.open_files import allow_open_files
 from stageline_engine.server.run import listen, serve
 from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
@@ -42,6 +43,7 @@ def serve_command(
     set_up_logging(config.log_level)
     settings = server_settings(server)
     progress = Progress()
+    allow_open_files(progress)
     with contextlib.closing(listen(server.host, server.port)) as listener:
         launch = prepare(config, progress)
         settings = msgspec.structs.replace(settings, served_model_name=launch.served_model_name)
