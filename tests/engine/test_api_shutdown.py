@@ -90,6 +90,28 @@ async def test_what_does_not_finish_is_told_so(
     assert not engine.is_alive
 
 
+async def test_the_engine_ends_while_connections_are_cut(tokenizer: Tokenizer) -> None:
+    may_end = asyncio.Event()
+
+    class SlowToEnd(ScriptedEngine):
+        async def close(self) -> None:
+            await super().close()
+            await may_end.wait()
+
+    engine = SlowToEnd(lambda prompt, params: [*tokens([70], finish=None), asyncio.Event()])
+    async with asyncio.timeout(60), served(engine, tokenizer) as (task, client):
+        async with client.stream("POST", "/v1/completions", json=BODY) as answer:
+            await anext(answer.aiter_lines())
+            os.kill(os.getpid(), signal.SIGINT)
+            # The port is closed although the engine is not.
+            with pytest.raises(httpx.ConnectError):
+                while True:
+                    async with httpx.AsyncClient(base_url=client.base_url) as other:
+                        await other.get("/health")
+        may_end.set()
+        assert await task == 130
+
+
 async def test_an_engine_that_ends_ends_the_server(tokenizer: Tokenizer) -> None:
     engine = ScriptedEngine(lambda prompt, params: tokens([70]))
     async with served(engine, tokenizer) as (task, client):

@@ -69,6 +69,16 @@ def test_an_interrupt_ends_running_streams_with_an_error(ready: Served) -> None:
     assert_ends(ready, family, 130, INTERRUPT_SECONDS)
 
 
+def test_an_interrupt_ends_a_rank_that_hangs(ready: Served) -> None:
+    family = ready.family()
+    with streaming(ready) as lines:
+        ready.ranks()[1].suspend()
+        ready.signal(signal.SIGINT)
+        rest = list(lines)
+    assert any("error" in line for line in rest), rest
+    assert_ends(ready, family, 130, INTERRUPT_SECONDS)
+
+
 def test_an_interrupt_ends_a_start(llama: Path) -> None:
     with serving(llama, *FLAGS) as starting:
         starting.wait_line("processes are there")

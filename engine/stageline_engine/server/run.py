@@ -128,9 +128,8 @@ async def serve(app: FastAPI, listener: socket.socket, *, drain_timeout: float) 
             drained.cancel()
         begin_draining(app)
         context: ServerContext = app.state.context
-        if context.num_open:
-            await context.engine.close()
-        await server.stop()
+        # Together, so that the longer of both times is all that it takes.
+        await asyncio.gather(context.engine.close(), server.stop())
     finally:
         ended.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
