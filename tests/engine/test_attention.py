@@ -23,6 +23,8 @@ from stageline_engine.models.rows import RowBatch, RowLayout
 LAYER = 7
 HEAD_DIM = 6
 CPU = torch.device("cpu")
+READ_IN_PLACE_AND_GATHERED = [torch.float32, torch.float64]
+"""The two ways in which decode rows are attended, by the dtype that leads to each."""
 
 
 class _Module(nn.Module):
@@ -46,11 +48,17 @@ class _Bench:
     """A pool with one layer, sequences in it, and the dense reference beside it."""
 
     def __init__(
-        self, window: int | None, kv_heads: int = 2, group: int = 3, softcap: float | None = None, block_size: int = 4
+        self,
+        window: int | None,
+        kv_heads: int = 2,
+        group: int = 3,
+        softcap: float | None = None,
+        block_size: int = 4,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.window, self.kv_heads, self.group, self.softcap = window, kv_heads, group, softcap
         layers = [KVLayer(layer_idx=LAYER, kv_heads=kv_heads, head_dim=HEAD_DIM, sliding_window=window)]
-        self.pool = KVPool(layers, 160, block_size, torch.float32, CPU)
+        self.pool = KVPool(layers, 160, block_size, dtype, CPU)
         self.noise = torch.Generator().manual_seed(1)
         self.blocks = iter((torch.randperm(159, generator=self.noise) + 1).tolist())
         self.sequences: list[_Sequence] = []
@@ -92,7 +100,8 @@ class _Bench:
             row += length
 
     def _draw(self, rows: int, heads: int) -> torch.Tensor:
-        return torch.randn(1, rows, heads, HEAD_DIM, generator=self.noise).transpose(1, 2)
+        drawn = torch.randn(1, rows, heads, HEAD_DIM, generator=self.noise, dtype=self.pool.dtype)
+        return drawn.transpose(1, 2)
 
     def _dense(self, sequence: _Sequence, query_QTD: torch.Tensor, start: int) -> torch.Tensor:
         keys_QLD = torch.cat(sequence.keys, 1).repeat_interleave(self.group, 0)
@@ -110,8 +119,11 @@ class _Bench:
 
 @pytest.mark.parametrize("window", [None, 1, 5, 64])
 @pytest.mark.parametrize("softcap", [None, 1.5])
-def test_chunks_and_decodes_equal_dense_attention(window: int | None, softcap: float | None) -> None:
-    bench = _Bench(window, softcap=softcap)
+@pytest.mark.parametrize("dtype", READ_IN_PLACE_AND_GATHERED)
+def test_chunks_and_decodes_equal_dense_attention(
+    window: int | None, softcap: float | None, dtype: torch.dtype
+) -> None:
+    bench = _Bench(window, softcap=softcap, dtype=dtype)
     first, second, third = (bench.add(40) for _ in range(3))
     bench.step([(first, 13)], 0)
     bench.step([(first, 1), (second, 3), (third, 9)], 1)
@@ -122,8 +134,9 @@ def test_chunks_and_decodes_equal_dense_attention(window: int | None, softcap: f
 
 
 @pytest.mark.parametrize(("kv_heads", "group"), [(1, 1), (1, 4), (3, 1), (2, 5)])
-def test_heads_share_kv_heads_in_the_order_of_transformers(kv_heads: int, group: int) -> None:
-    bench = _Bench(None, kv_heads, group)
+@pytest.mark.parametrize("dtype", READ_IN_PLACE_AND_GATHERED)
+def test_heads_share_kv_heads_in_the_order_of_transformers(kv_heads: int, group: int, dtype: torch.dtype) -> None:
+    bench = _Bench(None, kv_heads, group, dtype=dtype)
     one, two = bench.add(20), bench.add(20)
     bench.step([(one, 5), (two, 2)], 0)
     bench.step([(one, 1), (two, 1)], 2)
@@ -140,13 +153,21 @@ def test_block_sizes(block_size: int) -> None:
 
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("costs", [GatherCosts(0, 1), GatherCosts(0, 1000), GatherCosts(1000, 3), GatherCosts(2, 9)])
-def test_however_decode_rows_are_grouped(window: int | None, costs: GatherCosts) -> None:
-    bench = _Bench(window)
+@pytest.mark.parametrize("dtype", READ_IN_PLACE_AND_GATHERED)
+def test_however_decode_rows_are_grouped(window: int | None, costs: GatherCosts, dtype: torch.dtype) -> None:
+    bench = _Bench(window, dtype=dtype)
     lengths = [1, 30, 2, 31, 17, 3, 30]
     sequences = [bench.add(length + 5) for length in lengths]
     bench.step([(index, length) for index, length in zip(sequences, lengths, strict=True)], 0)
     for _ in range(4):
         bench.step([(index, 1) for index in sequences], len(sequences), costs)
+
+
+def test_only_float32_on_a_cpu_is_read_in_place() -> None:
+    assert [_Bench(None, dtype=dtype).pool.is_readable_in_place for dtype in READ_IN_PLACE_AND_GATHERED] == [
+        True,
+        False,
+    ]
 
 
 def test_the_scratch_block_can_be_read_and_written_by_many_rows() -> None:

@@ -105,6 +105,17 @@ class KVPool:
         return both[0], both[1]
 
     @property
+    def is_readable_in_place(self) -> bool:
+        """Whether torch has the operations that read :meth:`lines` by index: float32 on a CPU."""
+        return self.device.type == "cpu" and self.dtype == torch.float32
+
+    def lines(self, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The layer's keys and its values as they lie, each [N · B · P, D]: one head after the other, then by place."""
+        places_2NSD = self._places[layer_idx]
+        keys_NSD, values_NSD = places_2NSD.chunk(2)
+        return keys_NSD.flatten(0, 1), values_NSD.flatten(0, 1)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all blocks."""
         return sum(blocks.nbytes for blocks in self._blocks.values())

@@ -1,12 +1,12 @@
 """Attention over the paged KV cache, under the name by which transformers' models find it.
 
 A model's attention module calls :func:`paged_attention` with the packed rows of a micro-batch; RowBatch and KVPool
-come to it as keyword arguments through the model's own forward. The same code runs on any device: for each group of
-decode rows, and for each prefill segment, one gather of keys and values and one batched attention. It has been run on
-CPUs only.
+come to it as keyword arguments through the model's own forward. Groups of decode rows are attended in
+:mod:`decode_attention`; each prefill segment takes one gather of keys and values and one batched attention, on any
+device. It has been run on CPUs only.
 
-Dimensions: T rows, Q attention heads, N KV heads, G = Q / N heads that share one KV head, D head size, S rows of a
-decode group, L positions looked at.
+Dimensions: T rows, Q attention heads, N KV heads, G = Q / N heads that share one KV head, D head size, L positions
+looked at.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from stageline_engine.cache.pool import KVPool
 from stageline_engine.core.errors import UnsupportedModelError
+from stageline_engine.models.decode_attention import attend, attend_decode
 from stageline_engine.models.rows import RowBatch
 
 NAME = "stageline"
@@ -68,15 +69,12 @@ def paged_attention(
     kv_heads = key_NTD.shape[0]
     scale = dim**-0.5 if scaling is None else scaling
     pool.write(layer_idx, key_NTD, value_NTD, rows.places_T)
-    query_NGTD = query_QTD.view(kv_heads, heads // kv_heads, num_rows, dim)
+    query_TNGD = query_QTD.transpose(0, 1).view(num_rows, kv_heads, heads // kv_heads, dim)
     output_TNGD = query_QTD.new_empty(num_rows, kv_heads, heads // kv_heads, dim)
     window = pool.window_of(layer_idx)
 
     for decode in rows.decode_groups(window):
-        keys_NSLD, values_NSLD = pool.gather(layer_idx, decode.blocks_SC)
-        query_NSGD = query_NGTD[:, :, decode.rows].transpose(1, 2)
-        attended_NSGD = _attend(query_NSGD, keys_NSLD, values_NSLD, decode.mask_S1L, scale, softcap)
-        output_TNGD[decode.rows] = attended_NSGD.transpose(0, 1)
+        output_TNGD[decode.rows] = attend_decode(query_TNGD[decode.rows], pool, layer_idx, decode, scale, softcap)
 
     for prefill in rows.prefill_groups(window):
         if prefill.blocks_C is None:
@@ -84,30 +82,10 @@ def paged_attention(
         else:
             keys_NLD, values_NLD = pool.gather(layer_idx, prefill.blocks_C)
         attended_NGTD = _attend_many(
-            query_NGTD[:, :, prefill.rows], keys_NLD, values_NLD, prefill.mask_TL, scale, softcap
+            query_TNGD[prefill.rows].permute(1, 2, 0, 3), keys_NLD, values_NLD, prefill.mask_TL, scale, softcap
         )
         output_TNGD[prefill.rows] = attended_NGTD.permute(2, 0, 1, 3)
     return output_TNGD.view(1, num_rows, heads, dim), None
-
-
-def _attend(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    scale: float,
-    softcap: float | None,
-) -> torch.Tensor:
-    """Attention over the last two dimensions, step by step.
-
-    For few rows on a CPU this takes half the time of torch's fused operation, whose blocks are made for many.
-    """
-    scores = torch.matmul(query * scale, keys.transpose(-1, -2))
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    scores += mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-    return torch.matmul(weights, values)
 
 
 def _attend_many(
@@ -124,7 +102,7 @@ def _attend_many(
         if mask_TL is None:
             size = (query_NGTD.shape[2], keys_NLD.shape[1])
             mask_TL = torch.full(size, float("-inf"), dtype=query_NGTD.dtype, device=query_NGTD.device).triu(1)
-        return _attend(query_NGTD, keys_N1LD, values_N1LD, mask_TL, scale, softcap)
+        return attend(query_NGTD, keys_N1LD, values_N1LD, mask_TL, scale, softcap)
     group = query_NGTD.shape[1]
     return functional.scaled_dot_product_attention(
         query_NGTD,

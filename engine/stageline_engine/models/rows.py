@@ -8,7 +8,7 @@ Dimensions: N segments, T rows, S sequences of a decode group, C blocks, L = C Â
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import torch
 from stageline_engine.cache.pool import KVPool
 from stageline_engine.core.blocks import SCRATCH_BLOCK
 from stageline_engine.models.buckets import GatherCosts, gather_costs, split_by_length
+from stageline_engine.models.read_pattern import ReadPattern
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -32,6 +33,14 @@ class DecodeGroup:
     """Blocks that hold what each row looks at, padded with the scratch block; int64."""
     mask_S1L: torch.Tensor
     """0 where a row looks, âˆ’inf elsewhere; in the model's dtype."""
+    _patterns: dict[tuple[int, int], ReadPattern] = field(default_factory=dict)
+
+    def read_pattern(self, block_size: int, kv_heads: int, shared: int, pool_positions: int) -> ReadPattern:
+        """The same blocks as lines of a layer with ``kv_heads``, each for ``shared`` attention heads. Made once."""
+        key = kv_heads, shared
+        if key not in self._patterns:
+            self._patterns[key] = ReadPattern(self.blocks_SC, block_size, kv_heads, shared, pool_positions)
+        return self._patterns[key]
 
 
 @dataclass(frozen=True)
