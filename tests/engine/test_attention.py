@@ -17,7 +17,7 @@ from stageline_engine.cache.pool import KVLayer, KVPool, block_bytes
 from stageline_engine.core.blocks import SCRATCH_BLOCK
 from stageline_engine.core.errors import UnsupportedModelError
 from stageline_engine.models.attention import paged_attention
-from stageline_engine.models.buckets import GatherCosts, split_by_length
+from stageline_engine.models.buckets import GroupCosts, split_by_length
 from stageline_engine.models.rows import RowBatch, RowLayout
 
 LAYER = 7
@@ -68,7 +68,7 @@ class _Bench:
         self.sequences.append(_Sequence(list(itertools.islice(self.blocks, count))))
         return len(self.sequences) - 1
 
-    def step(self, segments: list[tuple[int, int]], num_decode: int, costs: GatherCosts | None = None) -> None:
+    def step(self, segments: list[tuple[int, int]], num_decode: int, costs: GroupCosts | None = None) -> None:
         """Run rows of (sequence, length), and compare them with the reference."""
         layout = RowLayout.of(self.pool)
         if costs is not None:
@@ -152,9 +152,9 @@ def test_block_sizes(block_size: int) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("costs", [GatherCosts(0, 1), GatherCosts(0, 1000), GatherCosts(1000, 3), GatherCosts(2, 9)])
+@pytest.mark.parametrize("costs", [GroupCosts(0, 1), GroupCosts(0, 1000), GroupCosts(1000, 3), GroupCosts(2, 9)])
 @pytest.mark.parametrize("dtype", READ_IN_PLACE_AND_GATHERED)
-def test_however_decode_rows_are_grouped(window: int | None, costs: GatherCosts, dtype: torch.dtype) -> None:
+def test_however_decode_rows_are_grouped(window: int | None, costs: GroupCosts, dtype: torch.dtype) -> None:
     bench = _Bench(window, dtype=dtype)
     lengths = [1, 30, 2, 31, 17, 3, 30]
     sequences = [bench.add(length + 5) for length in lengths]
@@ -222,7 +222,7 @@ def test_groups_hold_every_row_once_and_never_copy_more_than_needed() -> None:
     noise = np.random.default_rng(0)
     for _ in range(50):
         counts = noise.integers(1, 40, noise.integers(1, 20))
-        costs = GatherCosts(int(noise.integers(0, 60)), int(noise.integers(1, 200)))
+        costs = GroupCosts(int(noise.integers(0, 60)), int(noise.integers(1, 200)))
         groups = split_by_length(counts, costs)
         assert sorted(np.concatenate(groups).tolist()) == list(range(len(counts)))
         assert all(len(rows) == 1 or len(rows) * counts[rows].max() <= costs.most for rows in groups)
@@ -240,4 +240,4 @@ def test_groups_cost_as_little_as_any_split() -> None:
             for size in range(6)
             for cuts in itertools.combinations(range(1, 6), size)
         )
-        assert cost(split_by_length(counts, GatherCosts(10, 10**6)), counts, 10) <= least + 10
+        assert cost(split_by_length(counts, GroupCosts(10, 10**6)), counts, 10) <= least + 10

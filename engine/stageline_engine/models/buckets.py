@@ -1,7 +1,7 @@
-"""Which decode rows are attended together, so that the least is copied for nothing. Integers only.
+"""Which decode rows are attended together, so that the least is read for nothing. Integers only.
 
-Padding a short context to a long one is work, and so is each further operation. What one operation copies should
-fit into a cache, or at least into memory that stays small beside the weights.
+Padding a short context to a long one is work, and so is each further operation. What one operation copies, where it
+copies, should fit into a cache, or at least into memory that stays small beside the weights.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 
-class GatherCosts(NamedTuple):
+class GroupCosts(NamedTuple):
     """In KV blocks of one layer."""
 
     group: int
-    """As many blocks could be copied and multiplied in the time that one more group of rows costs."""
+    """As many blocks could be read and multiplied in the time that one more group of rows costs."""
     most: int
-    """Blocks that one operation may copy, unless a single row needs more."""
+    """Blocks that one operation may take, unless a single row needs more."""
 
 
-_COST_BYTES = {"cpu": (384 << 10, 16 << 20), "cuda": (32 << 20, 512 << 20)}
-"""Bytes for each field of GatherCosts. CPU: measured on one core, about 50 µs for the operations of a group, 8 GB/s for
-copying and multiplying; an 8 MB copy per operation instead of 50 MB saved two thirds of the time. CUDA: from data
+_IN_PLACE = (600 << 10, 1 << 40)
+"""Bytes for each field of GroupCosts where blocks are read in place. Measured on one and two cores: 75 to 120 µs for
+the operations of a group, 5 to 8 GB/s; nothing is copied, so no group is too large."""
+
+_GATHERED = {"cpu": (384 << 10, 16 << 20), "cuda": (32 << 20, 512 << 20)}
+"""The same where blocks are copied first. CPU: measured on one core, about 50 µs for the operations of a group, 8 GB/s
+for copying and multiplying; an 8 MB copy per operation instead of 50 MB saved two thirds of the time. CUDA: from data
 sheets, not measured."""
 
 
-def gather_costs(device_type: str, block_bytes: int) -> GatherCosts:
+def group_costs(device_type: str, is_in_place: bool, block_bytes: int) -> GroupCosts:
     """The costs for a layer whose keys and values of one block take ``block_bytes``."""
-    group, most = _COST_BYTES.get(device_type, _COST_BYTES["cpu"])
-    return GatherCosts(group // block_bytes, max(1, most // block_bytes))
+    group, most = _IN_PLACE if is_in_place else _GATHERED.get(device_type, _GATHERED["cpu"])
+    return GroupCosts(group // block_bytes, max(1, most // block_bytes))
 
 
-def split_by_length(counts_S: IntArray, costs: GatherCosts) -> list[IntArray]:
+def split_by_length(counts_S: IntArray, costs: GroupCosts) -> list[IntArray]:
     """Split rows with ``counts_S`` blocks each so that padding and the number of groups together cost the least.
 
     Returns the row indices of each group, ascending.

@@ -16,7 +16,7 @@ import torch
 
 from stageline_engine.cache.pool import KVPool
 from stageline_engine.core.blocks import SCRATCH_BLOCK
-from stageline_engine.models.buckets import GatherCosts, gather_costs, split_by_length
+from stageline_engine.models.buckets import GroupCosts, group_costs, split_by_length
 from stageline_engine.models.read_pattern import ReadPattern
 
 IntArray = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class RowLayout:
 
     block_size: int
     """Positions of a KV block."""
-    costs: GatherCosts
+    costs: GroupCosts
     """Of attending decode rows in groups."""
     dtype: torch.dtype
     """Of the masks; the model's."""
@@ -69,7 +69,7 @@ class RowLayout:
     @classmethod
     def of(cls, pool: KVPool) -> RowLayout:
         """The layout for a rank's KV cache."""
-        costs = gather_costs(pool.device.type, pool.layer_block_bytes)
+        costs = group_costs(pool.device.type, pool.is_readable_in_place, pool.layer_block_bytes)
         return cls(pool.block_size, costs, pool.dtype, pool.device)
 
 
