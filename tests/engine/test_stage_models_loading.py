@@ -83,9 +83,13 @@ def test_a_tied_embedding_is_in_memory_once_where_one_stage_has_both_ends() -> N
     assert first[0].bytes_read + last[0].bytes_read == tied.bytes_read + embedding
 
 
-def test_weights_take_the_memory_that_is_said() -> None:
-    for ranks in load_pipeline(tiny_model("llama"), even_split(LAYERS, 2), [1, 1]):
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_weights_take_the_memory_that_is_said(family: str) -> None:
+    for ranks in load_pipeline(tiny_model(family), even_split(LAYERS, 2), [1, 1]):
         assert ranks[0].weight_bytes == ranks[0].bytes_read
+
+
+def test_a_padded_projection_takes_the_memory_that_is_said() -> None:
     # The output projection is padded to equal parts of the vocabulary.
     whole = load_whole(tiny_model("llama"))
     padding = -(-VOCAB // 4) * 4 - VOCAB

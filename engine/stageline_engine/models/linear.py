@@ -46,10 +46,14 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class _Joined:
-    """One product for sibling linears: the first that is asked for an input computes all, the others take theirs."""
+class _Joined(nn.Module):
+    """One product for sibling linears: the first that is asked for an input computes all, the others take theirs.
+
+    Holds an input until all have taken their part of it, which the families' attention and MLP always do.
+    """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        super().__init__()
         self._product = PackedLinear(*linears)
         self._widths = [linear.out_features for linear in linears]
         self._input: torch.Tensor | None = None
@@ -83,14 +87,14 @@ class JoinedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, part {self._index}"
 
 
-def _joined_bias(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
+def _joined_bias(linears: Sequence[nn.Linear]) -> nn.Parameter | None:
     if len(linears) == 1:
         return linears[0].bias
     if all(linear.bias is None for linear in linears):
         return None
     zeros = (linear.weight.new_zeros(linear.out_features) for linear in linears)
     biases = [z if linear.bias is None else linear.bias.detach() for z, linear in zip(zeros, linears, strict=True)]
-    return torch.cat(biases)
+    return nn.Parameter(torch.cat(biases), requires_grad=False)
 
 
 def pack_linears(module: nn.Module) -> int:
