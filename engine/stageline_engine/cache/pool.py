@@ -5,8 +5,9 @@ Block 0 is scratch: the allocator never gives it away, padding rows may read and
 Dimensions: N KV heads of this rank, B blocks of the pool, P positions of a block, D head size, T rows, L gathered
 positions. "2N" is the keys of all heads, then the values of all heads.
 
-    layer    [2N, B, P·D]     one gather along B fetches keys and values of a whole batch of block tables,
-                              in runs of P·D contiguous elements, in the order that attention multiplies them
+    layer    [2N, B, P·D]     decode attention reads it in place, as lines of D elements; where that is not possible,
+                              one gather along B fetches keys and values of a whole batch of block tables, in runs
+                              of P·D contiguous elements, in the order that attention multiplies them
 """
 
 from __future__ import annotations

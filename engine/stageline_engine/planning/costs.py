@@ -23,12 +23,13 @@ class CostModel:
         self._device = device
         self._element = DTYPE_BYTES[dtype]
         self._flops = device.flops[dtype]
+        self._kv_passes = device.kv_passes[dtype]
         self._layer = functools.cache(self._layer_uncached)
 
     def decode_layer(self, layer: LayerProfile, tp: int, rows: float, context: int) -> float:
         """One layer for a micro-batch of ``rows`` sequences that hold ``context`` tokens each."""
         seen = min(context, layer.sliding_window or context)
-        moved = self._device.kv_passes * rows * seen * kv_elements(layer, tp) * self._element
+        moved = self._kv_passes * rows * seen * kv_elements(layer, tp) * self._element
         return self._layer(layer, tp, rows) + moved / self._device.bytes_per_second
 
     def prefill_layer(self, layer: LayerProfile, tp: int, chunk: int, context: int) -> float:

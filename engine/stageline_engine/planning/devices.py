@@ -20,8 +20,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of its own; None for a CPU rank, which shares the machine's."""
     bytes_per_second: float
     """Reading weights and KV from memory."""
-    kv_passes: float
-    """How often attention moves the KV that it looks at: 1 where a kernel reads blocks in place."""
+    kv_passes: dict[str, float]
+    """How long decode attention takes, in readings of the KV that it looks at, by dtype: 1 is a kernel at the limit."""
     flops: dict[str, float]
     """Floating-point operations per second of matrix products, by dtype."""
     layer_seconds: float
@@ -41,8 +41,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 CPU_FLOPS_PER_THREAD = 45e9
 """float32 with AVX2 and pre-packed weights: two threads were measured at 92 GFLOP/s."""
 CPU_BYTES_PER_SECOND_PER_THREAD = 11e9
-CPU_KV_PASSES = 3
-"""A gather reads and writes the blocks, attention reads the copy: 0.95 ms measured for 16 rows of 144 tokens."""
+CPU_KV_PASSES: dict[str, float] = {"float32": 2, "bfloat16": 3, "float16": 3}
+"""float32 is read in place, at half of what memory gives: 5 GB/s measured on one thread. For the others a gather reads
+and writes the blocks, and attention reads the copy."""
 CPU_LAYER_SECONDS = 250e-6
 """A layer's Python and small operations: 6 to 8 ms measured for 30 layers of one row."""
 CPU_16_BIT_SLOWDOWN = 8
@@ -106,7 +107,7 @@ def gpu(name: str) -> Device:
             "float16": teraflops_16 * 1e12 * _GPU_FLOPS_SHARE,
             "float32": teraflops_32 * 1e12 * _GPU_FLOPS_SHARE,
         },
-        kv_passes=1,
+        kv_passes=dict.fromkeys(DTYPE_BYTES, 1),
         layer_seconds=20e-6,
         hop_seconds=50e-6,
         hop_bytes_per_second=10e9,
