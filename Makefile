@@ -50,7 +50,7 @@ bench: install ## two stages of one thread against one stage of two, on the demo
 	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
 
 requirements: install ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra operator --extra dev pyproject.toml -o requirements/dev.txt
 
 clean: ## remove the environment
 	rm -rf $(VENV)
