@@ -1,0 +1,1 @@
+"""The `stageline-operator` command: run, render, plan, crd, docs."""

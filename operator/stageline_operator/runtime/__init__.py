@@ -1,0 +1,1 @@
+"""What runs for ever: the queue of dirty keys, the reconcile of one key, the lease, liveness by reads, metrics."""
