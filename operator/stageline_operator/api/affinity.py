@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stageline_operator.api.base import ApiModel, LabelKey, LabelValue, Name
+from stageline_operator.api.base import ApiModel, Rule
+from stageline_operator.api.values import LabelKey, LabelValue
 
 SelectorValues = Annotated[tuple[LabelValue, ...], Field(max_length=16)]
 Weight = Annotated[int, Field(ge=1, le=100)]
+_VALUES = "affinity: give values to operators In and NotIn, and none to Exists and DoesNotExist"
 
 
 class NodeRequirement(ApiModel):
@@ -22,14 +24,27 @@ class NodeRequirement(ApiModel):
     values: SelectorValues = ()
     """Values; none for Exists and DoesNotExist, one for Gt and Lt."""
 
+    rules = (
+        Rule(
+            "self.operator in ['Gt', 'Lt'] || (self.operator in ['In', 'NotIn']) == (has(self.values)"
+            " && self.values.size() > 0)",
+            _VALUES,
+            lambda term: term.operator in ("Gt", "Lt") or (term.operator in ("In", "NotIn")) == bool(term.values),
+        ),
+        Rule(
+            "!(self.operator in ['Gt', 'Lt']) || (has(self.values) && self.values.size() == 1"
+            " && self.values[0].matches('^[0-9]+$'))",
+            "affinity: operators Gt and Lt compare with one whole number; write values: ['8']",
+            lambda term: term.operator not in ("Gt", "Lt") or (len(term.values) == 1 and term.values[0].isdecimal()),
+        ),
+    )
+
 
 class NodeTerm(ApiModel):
     """Conditions that a node must meet all."""
 
     match_expressions: Annotated[tuple[NodeRequirement, ...], Field(max_length=8)] = ()
     """Conditions on labels."""
-    match_fields: Annotated[tuple[NodeRequirement, ...], Field(max_length=4)] = ()
-    """Conditions on fields (`metadata.name`)."""
 
 
 class NodeTerms(ApiModel):
@@ -69,6 +84,14 @@ class LabelRequirement(ApiModel):
     values: SelectorValues = ()
     """Values; none for Exists and DoesNotExist."""
 
+    rules = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            _VALUES,
+            lambda term: (term.operator in ("In", "NotIn")) == bool(term.values),
+        ),
+    )
+
 
 class LabelSelector(ApiModel):
     """Which pods."""
@@ -86,8 +109,6 @@ class PodTerm(ApiModel):
     """Which pods. Default: none."""
     topology_key: LabelKey
     """Node label whose equal value means near."""
-    namespaces: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
-    """Namespaces of the pods. Default: the resource's own."""
 
 
 class PreferredPodTerm(ApiModel):

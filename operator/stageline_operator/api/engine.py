@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stageline_operator.api.base import AmountOrNumber, ApiModel
+from stageline_operator.api.base import ApiModel, Rule
+from stageline_operator.api.values import PositiveAmount
 
 
 class Engine(ApiModel):
@@ -34,12 +35,12 @@ class Engine(ApiModel):
     """Sequences that may wait for admission; more requests are answered with 429."""
     block_size: Annotated[int, Field(ge=1, le=1024)] = 16
     """Tokens per block of the KV cache."""
-    kv_memory: AmountOrNumber | None = None
+    kv_memory: PositiveAmount | None = None
     """Bytes of KV cache per tensor-parallel rank, e.g. `4Gi`. Default: what `maxNumSeqs` sequences of `maxModelLen`
     need, and at most a share of the memory that is free after loading."""
     enable_prefix_caching: bool = True
     """Keep blocks of finished sequences and use them again for equal prefixes."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
     """Base of the seeds that requests without a seed of their own are given."""
     allow_unverified_architecture: bool = False
     """Run an architecture that has no parity test."""
@@ -49,3 +50,17 @@ class Engine(ApiModel):
     """Seconds without progress of a step after which a stage counts as hung."""
     drain_timeout: Annotated[int, Field(ge=0, le=3600)] = 30
     """Seconds that running requests may take when a replica is drained. The pods' grace period follows from it."""
+
+    rules = (
+        Rule(
+            "!has(self.microBatches) || self.microBatches <= self.maxNumSeqs",
+            "spec.engine.microBatches is above maxNumSeqs, so some could never hold a sequence; lower it, or raise"
+            " maxNumSeqs",
+            lambda engine: engine.micro_batches is None or engine.micro_batches <= engine.max_num_seqs,
+        ),
+        Rule(
+            "self.hangTimeout <= self.startTimeout",
+            "spec.engine.hangTimeout is above startTimeout; lower it",
+            lambda engine: engine.hang_timeout <= engine.start_timeout,
+        ),
+    )

@@ -31,7 +31,8 @@ class SpecError(OperatorError, ValueError):
         shown = "" if value is ... else f"={value!r}"
         if len(shown) > 200:
             shown = shown[:197] + "..."
-        super().__init__(f"{field}{shown}: {remedy}")
+        # A rule across fields names them itself, further down than the object that has the rule.
+        super().__init__(remedy if remedy.startswith(field) else f"{field}{shown}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy

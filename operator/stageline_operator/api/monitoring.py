@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stageline_operator.api.base import ApiModel, LabelKey, LabelValue
+from stageline_operator.api.base import ApiModel, Rule
+from stageline_operator.api.reserved import RESERVED_LABEL_PREFIX
+from stageline_operator.api.values import LabelKey, LabelValue
 
 
 class Monitoring(ApiModel):
@@ -20,3 +22,23 @@ class Monitoring(ApiModel):
     """More labels of the PodMonitor: many Prometheus installations select by one."""
     metrics_compat: Literal["none", "vllm"] = "none"
     """`vllm`: export the metrics under vLLM's names too, for dashboards and gateways that know those."""
+
+    rules = (
+        Rule(
+            "self.podMonitor != 'none' || !has(self.labels) || self.labels.size() == 0",
+            "spec.monitoring.labels are those of a PodMonitor, and podMonitor is none; leave them out",
+            lambda monitoring: monitoring.pod_monitor != "none" or not monitoring.labels,
+        ),
+        Rule(
+            f"!has(self.labels) || !self.labels.exists(k, k.startsWith('{RESERVED_LABEL_PREFIX}')"
+            " || k == 'app.kubernetes.io/managed-by')",
+            f"spec.monitoring.labels: {RESERVED_LABEL_PREFIX}* and app.kubernetes.io/managed-by are the operator's;"
+            " take other keys",
+            lambda monitoring: (
+                not any(
+                    key.startswith(RESERVED_LABEL_PREFIX) or key == "app.kubernetes.io/managed-by"
+                    for key in monitoring.labels
+                )
+            ),
+        ),
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stageline_operator.api.base import ApiModel
+from stageline_operator.api.base import ApiModel, Rule
 
 Budget = Annotated[int, Field(ge=0, le=1000)]
 Seconds = Annotated[int, Field(ge=1, le=86400)]
@@ -47,3 +47,11 @@ class Restart(ApiModel):
     one."""
     node_lost_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     """Seconds that pods stay on a node that does not answer, before they are replaced."""
+
+    rules = (
+        Rule(
+            "self.backoffSeconds <= self.maxBackoffSeconds",
+            "spec.restart.backoffSeconds is above maxBackoffSeconds; lower it, or raise maxBackoffSeconds",
+            lambda restart: restart.backoff_seconds <= restart.max_backoff_seconds,
+        ),
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from stageline_operator.api.base import ApiModel, LabelKey, Name, ObjectName
+from stageline_operator.api.base import ApiModel, Rule
+from stageline_operator.api.values import LabelKey, Name, ObjectName, Text
 
 GangChoice = Literal["auto", "none", "native", "volcano", "coscheduling", "kueue"]
 
@@ -21,9 +20,39 @@ class Scheduling(ApiModel):
     queue_name: Name | None = None
     """Queue of Volcano, or LocalQueue of Kueue. Needed with `gang: kueue`. Immutable."""
     topology_key: LabelKey | None = None
-    """Node label whose value all pods of a replica must share, e.g. `topology.kubernetes.io/zone` or a rack's label.
+    """Node label whose value all stages of a replica must share, e.g. `topology.kubernetes.io/zone` or a rack's label.
     Default: no such rule."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of all pods. Default: the cluster's."""
-    scheduler_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    scheduler_name: Annotated[str, Text(253, 1, r"[-.A-Za-z0-9]+", "use letters, digits, '-' and '.'")] | None = None
     """Scheduler that places the pods. Default: `volcano` with that gang scheduler, else the cluster's."""
+
+    rules = (
+        Rule(
+            "self.gang == oldSelf.gang",
+            "spec.scheduling.gang is immutable; delete the resource and create it anew",
+            None,
+        ),
+        Rule(
+            "has(self.queueName) == has(oldSelf.queueName)"
+            " && (!has(self.queueName) || self.queueName == oldSelf.queueName)",
+            "spec.scheduling.queueName is immutable, also adding and removing it; delete the resource and create it"
+            " anew",
+            None,
+        ),
+        Rule(
+            "self.gang != 'kueue' || has(self.queueName)",
+            "spec.scheduling.queueName: Kueue needs the name of a LocalQueue; add it",
+            lambda scheduling: scheduling.gang != "kueue" or scheduling.queue_name is not None,
+        ),
+        Rule(
+            "!has(self.queueName) || self.gang in ['kueue', 'volcano']",
+            "spec.scheduling.queueName has an effect only with gang: kueue or gang: volcano; leave it out",
+            lambda scheduling: scheduling.queue_name is None or scheduling.gang in ("kueue", "volcano"),
+        ),
+        Rule(
+            "self.gang != 'volcano' || !has(self.schedulerName) || self.schedulerName == 'volcano'",
+            "spec.scheduling.schedulerName: with gang: volcano its scheduler places the pods; leave it out",
+            lambda scheduling: scheduling.gang != "volcano" or scheduling.scheduler_name in (None, "volcano"),
+        ),
+    )

@@ -13,10 +13,23 @@ from stageline_operator.api.model import Model
 from stageline_operator.api.monitoring import Monitoring
 from stageline_operator.api.network import Network
 from stageline_operator.api.pipeline import Pipeline
-from stageline_operator.api.pod_settings import Head, PodTemplate
+from stageline_operator.api.pod_settings import Head
+from stageline_operator.api.pod_template import PodTemplate
 from stageline_operator.api.restart import Restart
 from stageline_operator.api.rollout import Rollout
 from stageline_operator.api.scheduling import Scheduling
+from stageline_operator.api.spec_rules import SPEC_RULES
+from stageline_operator.api.values import Text
+
+Image = Annotated[
+    str,
+    Text(
+        512,
+        1,
+        r"[a-zA-Z0-9][-_.a-zA-Z0-9]*(:[0-9]+)?(/[a-z0-9][-_.a-z0-9]*)*(:[A-Za-z0-9_][-.A-Za-z0-9_]*)?(@sha256:[0-9a-f]{64})?",
+        "write an image as [REGISTRY/]NAME[:TAG][@sha256:DIGEST]",
+    ),
+]
 
 
 class InferenceDeploymentSpec(ApiModel):
@@ -24,7 +37,7 @@ class InferenceDeploymentSpec(ApiModel):
 
     model: Model
     """Which model, from where, under which name."""
-    image: Annotated[str, Field(min_length=1, max_length=512)]
+    image: Image
     """Container image of the engine, for heads and stages. A digest pins it."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When the kubelet pulls the image."""
@@ -48,3 +61,5 @@ class InferenceDeploymentSpec(ApiModel):
     """How Prometheus finds the metrics."""
     pod_template: PodTemplate = PodTemplate()
     """What all pods of the pipeline get."""
+
+    rules = SPEC_RULES

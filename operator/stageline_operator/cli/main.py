@@ -8,12 +8,14 @@ from importlib.metadata import version
 import cyclopts
 
 from stageline_operator.api.errors import OperatorError, SpecError
+from stageline_operator.cli.crd import crd_command
 
 app = cyclopts.App(
     name="stageline-operator",
     help="Run InferenceDeployments on Kubernetes.",
     version=version("stageline"),
 )
+app.command(crd_command, name="crd")
 
 
 def main() -> None:

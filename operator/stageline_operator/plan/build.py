@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from stageline_operator.api.errors import SpecError
-from stageline_operator.api.pod_settings import PodSecurity
+from stageline_operator.api.pod_template import PodSecurity
 from stageline_operator.api.spec import InferenceDeploymentSpec
 from stageline_operator.plan.engine_flags import engine_arguments, served_name
 from stageline_operator.plan.merge import merge

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from stageline_operator.api.pod_parts import Resources
-from stageline_operator.api.pod_settings import PodSettings
+from stageline_operator.api.pod_settings import CommonSettings, PodSettings
+from stageline_operator.api.resources import Resources
 
 T = TypeVar("T")
 
 
-def merge(wide: PodSettings, narrow: PodSettings) -> PodSettings:
+def merge(wide: CommonSettings, narrow: PodSettings) -> PodSettings:
     """``wide`` with everything that ``narrow`` sets; pure settings, whatever more the two types have."""
     return PodSettings(
-        resources=_resources(wide.resources, narrow.resources),
+        resources=_resources(wide.resources if isinstance(wide, PodSettings) else None, narrow.resources),
         node_selector={**wide.node_selector, **narrow.node_selector},
         tolerations=_distinct((*wide.tolerations, *narrow.tolerations)),
         affinity=narrow.affinity or wide.affinity,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from stageline_operator.api.model import Model
 from stageline_operator.api.monitoring import Monitoring
 from stageline_operator.api.network import Network
-from stageline_operator.api.pod_settings import PodSecurity, PodSettings
+from stageline_operator.api.pod_settings import PodSettings
+from stageline_operator.api.pod_template import PodSecurity
 from stageline_operator.api.restart import Restart
 from stageline_operator.api.rollout import Rollout
 from stageline_operator.api.scheduling import Scheduling

@@ -89,7 +89,12 @@ def _first_error(error: ValidationError) -> SpecError:
     first = error.errors(include_url=False)[0]
     field = "spec"
     for part in first["loc"]:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}"
-    if first["type"] == "value_error":  # one of our rules: its message has field and remedy already
+        if part != "[key]":  # pydantic's mark that the key of a map is meant, which is in the path already
+            field += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if first["type"] == "value_error":  # one of our rules: its message has the remedy
         return SpecError(field, ..., str(first["ctx"]["error"]))
+    if first["type"] == "missing":
+        return SpecError(field, ..., "required; add it")
+    if first["type"] == "extra_forbidden":
+        return SpecError(field, ..., "unknown field; remove it, or correct its name")
     return SpecError(field, first["input"], first["msg"][0].lower() + first["msg"][1:])
