@@ -1,0 +1,166 @@
+"""``Kube`` over the dynamic client of ``kubernetes.aio``, which has server-side apply."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import ClientTimeout
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.dynamic import DynamicClient, Resource
+
+from stageline_operator.api.constants import FIELD_MANAGER
+from stageline_operator.api.errors import LeaseLostError
+from stageline_operator.kube.client import REQUEST_SECONDS, Body, Seen
+from stageline_operator.kube.errors import translated
+from stageline_operator.kube.kinds import Kind
+
+CHUNK = 250
+"""Objects of one chunk of a list: half a megabyte of metadata."""
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+Writing = Callable[[str, str], None]
+"""Told of each write that was made, by verb and kind (metrics)."""
+
+
+class KubeClient:
+    """One connection pool. Not to be shared by event loops.
+
+    Args:
+        may_write: seconds for which this process may still write; 0 or less: LeaseLostError before anything is sent.
+            A write that is not answered within them is given up.
+        wrote: see ``Writing``.
+        seconds: longest that a call may take.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        may_write: Callable[[], float] = lambda: REQUEST_SECONDS,
+        wrote: Writing = lambda verb, kind: None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        self._client = ApiClient(configuration)
+        self._client.user_agent = FIELD_MANAGER
+        # Not awaited: its discovery, with a cache file, is not needed, since our kinds' paths are known.
+        self._dynamic = DynamicClient(self._client)
+        self._may_write = may_write
+        self._wrote = wrote
+        self._seconds = seconds
+        self._resources: dict[Kind, Resource] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Body:
+        """See Kube."""
+        return await self._request("get", self._path(kind, namespace, name), f"get {kind.kind} {namespace}/{name}")
+
+    async def get_path(self, path: str) -> Body:
+        """Read what is not an object: discovery."""
+        return await self._request("get", path, f"get {path}")
+
+    async def list_seen(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[list[Seen]]:
+        """See Kube."""
+        token = ""
+        while True:
+            answer = await self._request(
+                "get",
+                self._path(kind, namespace),
+                f"list {kind.plural} in {namespace or 'all namespaces'}",
+                label_selector=selector or None,
+                limit=CHUNK,
+                _continue=token or None,
+                header_params={"Accept": _METADATA},
+            )
+            yield [_seen(item["metadata"]) for item in answer["items"]]
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def create(self, kind: Kind, body: Body) -> Body:
+        """See Kube."""
+        path = self._path(kind, body["metadata"]["namespace"])
+        return await self._write("create", "post", kind, path, body, field_manager=FIELD_MANAGER)
+
+    async def apply(self, kind: Kind, body: Body) -> Body:
+        """See Kube."""
+        return await self._apply(kind, body, self._path_of(kind, body))
+
+    async def apply_status(self, kind: Kind, body: Body) -> Body:
+        """See Kube."""
+        return await self._apply(kind, body, self._path_of(kind, body) + "/status")
+
+    async def patch(self, kind: Kind, namespace: str, name: str, changes: Body) -> Body:
+        """See Kube."""
+        path = self._path(kind, namespace, name)
+        kind_of_patch = "application/merge-patch+json"
+        return await self._write(
+            "patch", "patch", kind, path, changes, content_type=kind_of_patch, field_manager=FIELD_MANAGER
+        )
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """See Kube."""
+        return await self._write("update", "put", kind, self._path_of(kind, body), body, field_manager=FIELD_MANAGER)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str, resource_version: str = "", grace: int | None = None
+    ) -> Body:
+        """See Kube."""
+        conditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
+        options: Body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": conditions}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        return await self._write("delete", "delete", kind, self._path(kind, namespace, name), options)
+
+    async def _apply(self, kind: Kind, body: Body, path: str) -> Body:
+        return await self._write(
+            "apply",
+            "patch",
+            kind,
+            path,
+            body,
+            content_type="application/apply-patch+yaml",
+            field_manager=FIELD_MANAGER,
+            force_conflicts="true",
+        )
+
+    async def _write(self, verb: str, method: str, kind: Kind, path: str, body: Body, **params: Any) -> Body:
+        left = self._may_write()
+        what = f"{verb} {kind.kind} {path.removeprefix('/')}"
+        if left <= 0:
+            raise LeaseLostError(f"{what}: not sent, since the Lease may be another's by now")
+        try:
+            return await self._request(method, path, what, body=body, seconds=min(left, self._seconds), **params)
+        finally:
+            self._wrote(verb, kind.kind)
+
+    async def _request(self, method: str, path: str, what: str, seconds: float | None = None, **params: Any) -> Body:
+        timeout = ClientTimeout(total=seconds or self._seconds)
+        with translated(what):
+            response = await self._dynamic.request(method, path, serialize=False, _request_timeout=timeout, **params)
+            answer: Body = await response.json()
+            return answer
+
+    def _path_of(self, kind: Kind, body: Body) -> str:
+        return self._path(kind, body["metadata"]["namespace"], body["metadata"]["name"])
+
+    def _path(self, kind: Kind, namespace: str | None, name: str | None = None) -> str:
+        if kind not in self._resources:
+            self._resources[kind] = Resource(
+                prefix="apis" if kind.group else "api",
+                group=kind.group,
+                api_version=kind.version,
+                kind=kind.kind,
+                name=kind.plural,
+                namespaced=True,
+                client=self._dynamic,
+            )
+        path: str = self._resources[kind].path(name=name, namespace=namespace)
+        return path
+
+
+def _seen(metadata: Body) -> Seen:
+    return Seen(metadata["uid"], metadata["resourceVersion"], metadata["name"], metadata["namespace"])
