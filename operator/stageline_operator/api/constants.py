@@ -39,6 +39,8 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_EPOCH: Final = f"{GROUP}/epoch"
 """Epoch that the head reported when the pod was made, decimal, 0 for a replica's first pods. The epoch in force is in
 the status: this label tells for which gap a pod was made."""
+LABEL_GANG: Final = f"{GROUP}/gang"
+"""Who places a replica's pods together; on its PodDisruptionBudget, NetworkPolicy and PodGroup. A replica keeps it."""
 
 ROLE_HEAD: Final = "head"
 """API server and engine core; needs no GPU."""
@@ -72,6 +74,9 @@ PATH_LIVE: Final = "/live"
 """200 while the pod's own main loop moves."""
 PATH_METRICS: Final = "/metrics"
 """Prometheus metrics, on PORT_API of the head."""
+
+OPERATOR_POD_LABELS: Final = {"app.kubernetes.io/name": "stageline-operator"}
+"""Labels of the operator's own pods, in any namespace: NetworkPolicies let them reach PORT_STATUS. The chart sets them."""
 
 CONTAINER_ENGINE: Final = "engine"
 """Name of the only container of head and stage pods that the operator makes."""

@@ -64,8 +64,10 @@ class PodStatus(ApiModel):
     """Since when it is ready."""
     incarnation: Count = 0
     """Which pod in a row it is."""
+    restarts: Count = 0
+    """Restarts of its container that are counted in the replica's `restarts`."""
     last_failure: Failure | None = None
-    """How the pod before it ended."""
+    """How its container, or the pod before it, last ended."""
 
 
 class StageStatus(PodStatus):
