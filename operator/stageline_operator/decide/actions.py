@@ -27,6 +27,13 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateGroupSecret:
+    """POST ``objects.secret.group_secret`` with random keys of ``apply``'s own; 409 means that it is there: go on."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Server-side apply of ``body`` as FIELD_MANAGER, with force: a field of ours comes back, foreign ones stay."""
 
@@ -71,7 +78,7 @@ class EmitEvent:
     """The child that it is also about (``related``)."""
 
 
-Action = Create | Apply | Delete | ForceDelete | WriteStatus | EmitEvent
+Action = Create | CreateGroupSecret | Apply | Delete | ForceDelete | WriteStatus | EmitEvent
 
 
 @dataclass(frozen=True, slots=True)

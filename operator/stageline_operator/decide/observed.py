@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stageline_operator.api.state import HeadState
+from stageline_operator.decide.actions import Ref
 from stageline_operator.plan.cluster import Cluster
 
 
@@ -127,6 +128,15 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """An action that the API server refused the last time that it was tried, and that no success followed."""
+
+    ref: Ref
+    message: str
+    """The server's own: of admission, quota, validation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stranger:
     """An object that has a name we need, or our labels, and is not ours."""
 
@@ -158,7 +168,10 @@ class Observed:
 
     Attributes:
         heads: by replica number.
-        secret_exists: the group Secret was made, and no pod reports it missing; it is never read.
+        refusals: what the API server refuses; told in the status, and tried again.
+        contested: children that differ again after two applies of the same body: told in the status, and left alone
+            until they or the spec change.
+        secret_exists: this process made the group Secret, or was told that it exists; it is never read.
     """
 
     cluster: Cluster
@@ -166,4 +179,6 @@ class Observed:
     children: tuple[Child, ...] = ()
     strangers: tuple[Stranger, ...] = ()
     heads: dict[int, HeadAnswer] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    contested: tuple[Ref, ...] = ()
     secret_exists: bool = False

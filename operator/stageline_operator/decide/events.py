@@ -1,0 +1,92 @@
+"""Events: one for each change of state that a person would ask about, from the status before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from stageline_operator.api.conditions import ConditionType, Reason, ReplicaPhase
+from stageline_operator.api.status import InferenceDeploymentStatus, ReplicaStatus
+from stageline_operator.decide.account import Counted
+from stageline_operator.decide.actions import Action, EmitEvent, ForceDelete, Ref
+from stageline_operator.decide.failures import describe
+from stageline_operator.decide.outcome import Outcome
+from stageline_operator.objects.pod import POD
+
+
+def events(outcome: Outcome, after: InferenceDeploymentStatus, actions: Iterable[Action]) -> list[EmitEvent]:
+    """What happened since the status was last written. A process that dies before it writes the status tells it
+    again."""
+    before = outcome.spec.status
+    told = list(_of_replicas(before, after))
+    for course in outcome.courses:
+        told += [_of_failure(counted) for counted in course.books.counted]
+    for action in actions:
+        if isinstance(action, ForceDelete):
+            told.append(
+                _event("Warning", Reason.POD_FORCE_DELETED, f"{action.ref.name}: {action.why}", action.ref.name)
+            )
+    told += _of_conditions(before, after)
+    return told
+
+
+def _of_failure(counted: Counted) -> EmitEvent:
+    reason = Reason.HEAD_REPLACED if counted.stage is None else Reason.STAGE_REPLACED
+    if not counted.is_end:
+        reason = Reason.CONTAINER_RESTARTED
+    pod = counted.failure.pod
+    return _event("Warning", reason, f"{pod} ended: {describe(counted.failure)}", pod)
+
+
+def _of_replicas(before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) -> Iterator[EmitEvent]:
+    was = {entry.replica: entry for entry in before.replica_list}
+    for entry in after.replica_list:
+        yield from _of_replica(was.pop(entry.replica, None), entry)
+    for entry in was.values():
+        if entry.phase is ReplicaPhase.DRAINING:
+            yield _event("Normal", Reason.REPLICA_DELETED, f"replica {entry.replica} is gone")
+
+
+def _of_replica(was: ReplicaStatus | None, entry: ReplicaStatus) -> Iterator[EmitEvent]:
+    title = f"replica {entry.replica}"
+    if was is None and entry.phase is not ReplicaPhase.DRAINING:
+        yield _event("Normal", Reason.REPLICA_CREATED, f"{title} of revision {entry.revision} is made")
+    if was is not None and was.phase is entry.phase:
+        return
+    if entry.phase is ReplicaPhase.READY:
+        if was is not None and was.phase is ReplicaPhase.RECOVERING:
+            yield _event("Normal", Reason.REPLICA_RECOVERED, f"{title} is ready again")
+        else:
+            yield _event("Normal", Reason.REPLICA_READY, f"{title} is ready")
+    elif entry.phase is ReplicaPhase.DRAINING:
+        yield _event("Normal", Reason.REPLICA_DRAINING, f"{title} of revision {entry.revision} drains")
+    elif entry.phase is ReplicaPhase.FAILED:
+        reason = Reason.BUDGET_EXHAUSTED if entry.next_restart is None else Reason.REPLICA_DEADLINE
+        yield _event("Warning", reason, f"{title}: {entry.message}")
+
+
+def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) -> Iterator[EmitEvent]:
+    was = {condition.type: condition for condition in before.conditions}
+    for condition in after.conditions:
+        old = was.get(condition.type)
+        if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+            continue
+        reason = Reason(condition.reason)
+        if condition.type is ConditionType.DEGRADED and (condition.status == "True" or reason is Reason.NO_GANG):
+            if reason not in (Reason.BUDGET_EXHAUSTED, Reason.REPLICA_DEADLINE):  # told with its replica
+                yield _event("Warning", reason, condition.message)
+        elif condition.type is ConditionType.PROGRESSING:
+            yield from _of_progress(old.reason if old is not None else "", reason, condition.message)
+
+
+def _of_progress(old: str, reason: Reason, message: str) -> Iterator[EmitEvent]:
+    if reason is Reason.UP_TO_DATE and old in (Reason.ROLLING_OUT, Reason.ROLLOUT_PAUSED, Reason.ROLLOUT_STOPPED):
+        yield _event("Normal", Reason.ROLLOUT_COMPLETE, message)
+    elif reason in (Reason.ROLLING_OUT, Reason.ROLLOUT_PAUSED):
+        yield _event("Normal", reason, message)
+    elif reason in (Reason.ROLLOUT_STOPPED, Reason.WAITING_FOR_SCHEDULING, Reason.BACKING_OFF):
+        yield _event("Warning", reason, message)
+
+
+def _event(kind: Literal["Normal", "Warning"], reason: Reason, message: str, pod: str | None = None) -> EmitEvent:
+    return EmitEvent(kind, reason, message, None if pod is None else Ref(*POD, pod))

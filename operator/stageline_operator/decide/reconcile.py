@@ -1,0 +1,169 @@
+"""Spec, Plan and Observed → Decision: the steps of one reconcile, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+from stageline_operator.api.conditions import Reason
+from stageline_operator.api.status import PodStatus
+from stageline_operator.decide.account import account, used_by
+from stageline_operator.decide.actions import Action, CreateGroupSecret, Decision, WriteStatus
+from stageline_operator.decide.deadlines import clock, judge
+from stageline_operator.decide.desired import Desired
+from stageline_operator.decide.events import events
+from stageline_operator.decide.failures import misses_secret
+from stageline_operator.decide.fleet import sort_fleet
+from stageline_operator.decide.heal import Steps, delete_child, dismiss, heal
+from stageline_operator.decide.observed import Observed
+from stageline_operator.decide.outcome import Course, Outcome, Problem
+from stageline_operator.decide.replicas import Replica, Slot, labels, replicas
+from stageline_operator.decide.rollout import Moves, is_stopped, next_moves
+from stageline_operator.decide.status import make_status
+from stageline_operator.objects.gang import gang_of, resolve
+from stageline_operator.plan import names
+from stageline_operator.plan.plan import Plan, RevisionPlan
+from stageline_operator.plan.spec import Spec
+
+
+def decide(spec: Spec, plan: Plan, observed: Observed, now: float) -> Decision:
+    """What to do now.
+
+    The same inputs give the same decision, and a decision that was carried out is followed by one that does nothing.
+    What must be remembered is written into the status first, and acted upon by the next decision.
+    """
+    fleet = sort_fleet(spec, plan, replicas(spec, plan, observed), now)
+    outcome = Outcome(spec, plan, observed, now, resolve(plan.gang, observed.cluster), fleet)
+    return _finish(outcome) if spec.deleting else _strive(outcome)
+
+
+def _strive(outcome: Outcome) -> Decision:
+    """Towards what the spec asks for."""
+    plan, observed, fleet, now = outcome.plan, outcome.observed, outcome.fleet, outcome.now
+    desired = Desired(plan, observed)
+    has_shared = desired.want_shared()
+    moves = next_moves(plan, fleet)
+    drained = {replica.number for replica in moves.drain}
+    staying = [replica for replica in fleet.live if replica.number not in drained]
+    born = _born(moves, outcome) if has_shared and _has_gang(outcome) else []
+    outcome.is_stopped = is_stopped(plan, fleet)
+    outcome.courses = list(_courses([*staying, *born], outcome))
+    outcome.draining = (*moves.drain, *(replica for replica in fleet.leaving if not replica.is_failed))
+    outcome.waiting = _waiting(outcome, born)
+
+    desired.want_revisions(outcome.spec.generation, [each.revision for each in (*fleet.live, *fleet.leaving)])
+    for course in outcome.courses:
+        desired.want_replica(course)
+    steps = [course.steps for course in outcome.courses]
+    steps += [dismiss(replica.pods, _why_drained(replica, plan), now) for replica in moves.drain]
+    steps += [dismiss(replica.pods, "its replica leaves", now) for replica in fleet.leaving]
+    actions = [*desired.applies, *_secret(outcome, is_first=bool(born) and not observed.pods)]
+    actions += desired.free(action for step in steps for action in step.actions)
+    actions += _leftovers(outcome)
+    actions += (action for course in outcome.courses for action in desired.unwanted_of(course))
+    actions += desired.removals()
+    outcome.problems += desired.problems
+    return _decision(outcome, actions, steps)
+
+
+def _finish(outcome: Outcome) -> Decision:
+    """The resource is being deleted: nothing is made, the garbage collector deletes. Only lost nodes need a hand."""
+    fleet = outcome.fleet
+    outcome.draining = tuple(replica for replica in (*fleet.live, *fleet.leaving) if not replica.is_failed)
+    going = [pod for replica in (*fleet.live, *fleet.leaving) for pod in replica.pods if pod.gone_at is not None]
+    steps = dismiss(going, "the resource is being deleted", outcome.now)
+    return _decision(outcome, steps.actions, [steps])
+
+
+def _decision(outcome: Outcome, actions: list[Action], steps: Iterable[Steps]) -> Decision:
+    status = make_status(outcome)
+    told = events(outcome, status, actions)
+    wakes = [wake for step in steps for wake in step.wakes] + outcome.wakes()
+    return Decision(
+        actions=(*actions, *told, *([WriteStatus(status)] if status != outcome.spec.status else [])),
+        again_after=max(0.0, min(wakes) - outcome.now) if wakes else None,
+        poll=not outcome.is_settled,
+    )
+
+
+def _has_gang(outcome: Outcome) -> bool:
+    if not outcome.gang.is_here:
+        message = (
+            f"spec.scheduling.gang is {outcome.gang.name}, which this cluster does not have; install it, or delete the"
+            " resource and create it with gang: auto"
+        )
+        outcome.problems.append(Problem(Reason.GANG_UNAVAILABLE, message))
+    return outcome.gang.is_here
+
+
+def _born(moves: Moves, outcome: Outcome) -> list[Replica]:
+    """The replicas to create: first those of which something is there already, then new numbers, the smallest free."""
+    begun = [replica for replica in outcome.fleet.unborn if replica.revision == moves.target.revision]
+    taken = outcome.fleet.numbers
+    free = (number for number in count() if number not in taken)
+    fresh = (_fresh(next(free), moves.target, outcome.now) for _ in range(moves.create - len(begun)))
+    return [*begun[: moves.create], *fresh]
+
+
+def _fresh(number: int, plan: RevisionPlan, now: float) -> Replica:
+    slots = tuple(Slot(stage, (), PodStatus()) for stage in (None, *range(len(plan.stages))))
+    return Replica(number, plan.revision, plan, now, slots, (), (), None, None)
+
+
+def _courses(staying: Iterable[Replica], outcome: Outcome) -> Iterator[Course]:
+    """What becomes of each replica that stays. One that was made in the stead of a given-up one goes on with its
+    books."""
+    plan, now = outcome.plan, outcome.now
+    due = list(outcome.fleet.due)
+    for replica in staying:
+        before = None
+        if replica.memory is None:
+            before = next((each for each in due if each.revision == replica.revision), None)
+            due = [each for each in due if each is not before]
+        books = account(replica, used_by(before.memory) if before is not None else {}, now)
+        times = clock(replica, now)
+        given_up = judge(replica, books, times, plan.restart, names.group_secret(plan.owner), now)
+        gangs = [gang_of(labels(child), outcome.observed.cluster) for child in replica.children]
+        gang = next((gang for gang in gangs if gang is not None), outcome.gang)
+        steps = Steps()
+        if given_up is None and replica.plan is not None:
+            steps = heal(replica, replica.plan, plan.owner, gang, books, plan.restart, now)
+        yield Course(replica, books, times, given_up, gang, steps)
+
+
+def _waiting(outcome: Outcome, born: list[Replica]) -> tuple[Replica, ...]:
+    """Given-up replicas that the status goes on telling of: in their stead nothing is made yet, or their pods are still
+    there."""
+    fleet, plan = outcome.fleet, outcome.plan
+    mine = [course for course in outcome.courses if course.replica.revision == plan.current.revision]
+    open_places = max(0, plan.replicas - len(mine))
+    held = fleet.held[:open_places]
+    due = fleet.due[len(born) :][: max(0, open_places - len(held))]
+    ending = [replica for replica in fleet.leaving if replica.is_failed and replica not in (*held, *due)]
+    return (*held, *due, *ending)
+
+
+def _secret(outcome: Outcome, *, is_first: bool) -> list[Action]:
+    """The group's keys are made before the first pod, and anew when a pod reports them missing."""
+    secret = names.group_secret(outcome.plan.owner)
+    if any(misses_secret(pod, secret) for pod in outcome.observed.pods):
+        return [CreateGroupSecret("a pod reports that it is missing")]
+    return [CreateGroupSecret("pods need it")] if is_first and not outcome.observed.secret_exists else []
+
+
+def _leftovers(outcome: Outcome) -> list[Action]:
+    """Objects of replicas whose last pod is gone."""
+    staying = {course.replica.number for course in outcome.courses}
+    ended = [replica for replica in (*outcome.fleet.gone, *outcome.fleet.unborn) if replica.number not in staying]
+    return [
+        delete_child(child, "its replica is gone")
+        for replica in ended
+        for child in replica.children
+        if not child.deleting
+    ]
+
+
+def _why_drained(replica: Replica, plan: Plan) -> str:
+    if replica.revision != plan.current.revision:
+        return f"replica {replica.number} has an earlier revision"
+    return f"replica {replica.number} is one more than wanted"

@@ -1,0 +1,83 @@
+"""Outcome → the whole status."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stageline_operator.api.conditions import ReplicaPhase
+from stageline_operator.api.status import Failure, InferenceDeploymentStatus, ReplicaStatus
+from stageline_operator.decide import replica_status
+from stageline_operator.decide.conditions import make_conditions, phase
+from stageline_operator.decide.effective import effective, plan_status
+from stageline_operator.decide.outcome import Outcome
+from stageline_operator.objects.metadata import select_heads
+
+MOST_REPLICAS: Final = 100
+"""Replicas that the status lists."""
+MOST_LOGS: Final = 20
+"""Replicas whose failures keep their log lines: all together must stay far below etcd's 1.5 MB."""
+_TROUBLE_FIRST: Final = (
+    ReplicaPhase.FAILED,
+    ReplicaPhase.RECOVERING,
+    ReplicaPhase.PENDING,
+    ReplicaPhase.STARTING,
+    ReplicaPhase.DRAINING,
+    ReplicaPhase.READY,
+)
+
+
+def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
+    """What is."""
+    plan = outcome.plan
+    entries = _entries(outcome)
+    conditions = make_conditions(outcome)
+    word, reason = phase(outcome, conditions)
+    return InferenceDeploymentStatus(
+        observed_generation=outcome.spec.generation,
+        phase=word,
+        reason=reason,
+        replicas=len(outcome.staying),
+        ready_replicas=outcome.ready,
+        updated_replicas=outcome.updated,
+        ready=f"{outcome.ready}/{plan.replicas}",
+        selector=",".join(f"{key}={value}" for key, value in select_heads(plan.owner).items()),
+        current_revision=plan.current.revision,
+        conditions=conditions,
+        plan=plan_status(outcome),
+        replica_list=_shorten(entries),
+        effective=effective(outcome),
+        last_failure=_last_failure(outcome),
+    )
+
+
+def _entries(outcome: Outcome) -> list[ReplicaStatus]:
+    now = outcome.now
+    entries = [replica_status.staying(course, now) for course in outcome.courses]
+    entries += [replica_status.draining(replica, now) for replica in outcome.draining]
+    for replica in outcome.waiting:
+        entries += replica_status.waiting(replica, outcome)
+    return sorted(entries, key=lambda entry: (_TROUBLE_FIRST.index(entry.phase), entry.replica))
+
+
+def _shorten(entries: list[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
+    """The first entries, and log lines only in the first of these."""
+    kept = entries[:MOST_REPLICAS]
+    return tuple(entry if index < MOST_LOGS else _without_logs(entry) for index, entry in enumerate(kept))
+
+
+def _without_logs(entry: ReplicaStatus) -> ReplicaStatus:
+    stages = tuple(stage.model_copy(update={"last_failure": _quiet(stage.last_failure)}) for stage in entry.stages)
+    head = entry.head.model_copy(update={"last_failure": _quiet(entry.head.last_failure)})
+    return entry.model_copy(update={"stages": stages, "head": head})
+
+
+def _quiet(failure: Failure | None) -> Failure | None:
+    return None if failure is None else failure.model_copy(update={"log_tail": ""})
+
+
+def _last_failure(outcome: Outcome) -> Failure | None:
+    """The latest of all, with its log lines; the status keeps it when its replica is gone."""
+    found = [counted.failure for course in outcome.courses for counted in course.books.counted]
+    if outcome.spec.status.last_failure is not None:
+        found.append(outcome.spec.status.last_failure)
+    return max(found, key=lambda failure: failure.time, default=None)
