@@ -1,0 +1,111 @@
+"""One look at one resource: read it, plan, observe, decide, act. Knows no key but the one it is given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from stageline_operator.api.constants import LABEL_REVISION
+from stageline_operator.api.errors import GoneError, SpecError
+from stageline_operator.api.status import InferenceDeploymentStatus
+from stageline_operator.apply.context import Context
+from stageline_operator.apply.events import Events
+from stageline_operator.apply.run import run
+from stageline_operator.decide.actions import Decision, EmitEvent, WriteStatus
+from stageline_operator.decide.invalid import decide_invalid
+from stageline_operator.decide.observed import Observed
+from stageline_operator.decide.reconcile import decide
+from stageline_operator.kube.client import Body, Kube
+from stageline_operator.kube.kinds import RESOURCE, REVISION
+from stageline_operator.observe.observed import Observer
+from stageline_operator.observe.store import Key
+from stageline_operator.plan.build import build_plan
+from stageline_operator.plan.spec import Owner, read_spec, read_status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a look came to.
+
+    Attributes:
+        owner: None: there is no such resource any more.
+        status: as it is now.
+        wanted: replicas that the spec asks for; 0 when it cannot be read.
+        again_after, poll: see Decision.
+        wrote_children: another look will find out whether that was all.
+    """
+
+    owner: Owner | None
+    status: InferenceDeploymentStatus
+    wanted: int
+    again_after: float | None
+    poll: bool
+    wrote_children: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Everything that a look needs."""
+
+    kube: Kube
+    observer: Observer
+    events: Events
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """Look at a resource and do what is to be done.
+
+        Raises:
+            ApiError, NameTakenError: something could not be done; look again after a back-off.
+            LeaseLostError: this process may not write any more.
+        """
+        namespace, name = key
+        try:
+            body = await self.kube.get(RESOURCE, namespace, name)
+        except GoneError:
+            self._forget(key)
+            return Outcome(None, InferenceDeploymentStatus(), 0, None, poll=False, wrote_children=False)
+        meta = body["metadata"]
+        owner = Owner(namespace, name, meta["uid"])
+        self.observer.store.put(RESOURCE, body)
+        last = read_status(body.get("status") or {})
+        decision, wanted = self._decide(body, owner, last)
+        context = Context(self.kube, self.observer, owner, meta["resourceVersion"])
+        for action in decision.actions:
+            log.debug("%s/%s: %s", namespace, name, action)
+        await run(decision.actions, context, self.events)
+        return Outcome(
+            owner=owner,
+            status=next((each.status for each in decision.actions if isinstance(each, WriteStatus)), last),
+            wanted=wanted,
+            again_after=decision.again_after,
+            poll=decision.poll,
+            wrote_children=any(not isinstance(each, WriteStatus | EmitEvent) for each in decision.actions),
+        )
+
+    def _decide(self, body: Body, owner: Owner, last: InferenceDeploymentStatus) -> tuple[Decision, int]:
+        now = time.time()
+        observed = self.observer.observed(owner)
+        try:
+            spec = read_spec(body)
+            plan = build_plan(spec, _contents(observed))
+        except SpecError as error:
+            return decide_invalid(error, last, body["metadata"]["generation"], now), 0
+        return decide(spec, plan, observed, now), spec.wanted.replicas
+
+    def _forget(self, key: Key) -> None:
+        uid = self.observer.store.resources.get(key)
+        if uid is not None:
+            self.observer.store.drop(uid)
+            self.observer.learned.forget(uid)
+
+
+def _contents(observed: Observed) -> dict[str, str]:
+    """By revision, what the ControllerRevisions hold."""
+    return {
+        child.body["metadata"]["labels"][LABEL_REVISION]: child.body["data"]["content"]
+        for child in observed.children
+        if child.kind == REVISION.kind and LABEL_REVISION in child.body["metadata"].get("labels", {})
+    }
