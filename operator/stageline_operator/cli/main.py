@@ -15,6 +15,7 @@ app = cyclopts.App(
     help="Run InferenceDeployments on Kubernetes.",
     version=version("stageline"),
 )
+app.command("stageline_operator.cli.run:run_command", name="run")  # by name: it loads kopf and the client
 app.command(crd_command, name="crd")
 
 
