@@ -75,7 +75,7 @@ class KubeClient:
                 _continue=token or None,
                 header_params={"Accept": _METADATA},
             )
-            yield [_seen(item["metadata"]) for item in answer["items"]]
+            yield [_seen(item["metadata"]) for item in answer["items"] or ()]
             token = answer["metadata"].get("continue", "")
             if not token:
                 return

@@ -74,13 +74,13 @@ class Store:
         if version < self._graves.get(uid, 0) or (known is not None and known.version >= version):
             return None
         self._graves.pop(uid, None)  # not deleted: it had lost the label by which we see it
-        if kind is RESOURCE:
+        if kind == RESOURCE:
             key = (meta["namespace"], meta["name"])
             self.resources[key] = uid
             self.entries[uid] = Entry(kind, key[0], version, "", Resource(key, uid))
             return key
         owner_uid = controller(meta).get("uid", "")
-        content = summarize(body) if kind is POD else pack(body)
+        content = summarize(body) if kind == POD else pack(body)
         self.entries[uid] = Entry(kind, meta["namespace"], version, owner_uid, content)
         self.children.setdefault(owner_uid, set()).add(uid)
         return self.key_of(owner_uid)
@@ -130,5 +130,5 @@ class Store:
     def uids(self, kind: Kind, namespace: str | None) -> set[str]:
         """Uids of all objects of a kind (``namespace`` None: in all namespaces)."""
         return {
-            uid for uid, entry in self.entries.items() if entry.kind is kind and namespace in (None, entry.namespace)
+            uid for uid, entry in self.entries.items() if entry.kind == kind and namespace in (None, entry.namespace)
         }
