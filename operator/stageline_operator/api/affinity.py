@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
-from stageline_operator.api.values import LabelKey, LabelValue
+from stageline_operator.api.values import DeepLabelKey, DeepLabelValue, LabelKey
 
-SelectorValues = Annotated[tuple[LabelValue, ...], Field(max_length=16)]
+SelectorValues = Annotated[tuple[DeepLabelValue, ...], Field(max_length=16)]
 Weight = Annotated[int, Field(ge=1, le=100)]
 _VALUES = "affinity: give values to operators In and NotIn, and none to Exists and DoesNotExist"
 
@@ -17,7 +17,7 @@ _VALUES = "affinity: give values to operators In and NotIn, and none to Exists a
 class NodeRequirement(ApiModel):
     """A condition on a node's label."""
 
-    key: LabelKey
+    key: DeepLabelKey
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
     """How the label is compared with the values."""
@@ -77,7 +77,7 @@ class NodeAffinity(ApiModel):
 class LabelRequirement(ApiModel):
     """A condition on a label."""
 
-    key: LabelKey
+    key: DeepLabelKey
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared with the values."""
@@ -96,7 +96,7 @@ class LabelRequirement(ApiModel):
 class LabelSelector(ApiModel):
     """Which pods."""
 
-    match_labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    match_labels: dict[LabelKey, DeepLabelValue] = Field(default_factory=dict, max_length=16)
     """Labels that a pod must have."""
     match_expressions: Annotated[tuple[LabelRequirement, ...], Field(max_length=8)] = ()
     """Conditions that a pod must meet all."""
@@ -107,7 +107,7 @@ class PodTerm(ApiModel):
 
     label_selector: LabelSelector | None = None
     """Which pods. Default: none."""
-    topology_key: LabelKey
+    topology_key: DeepLabelKey
     """Node label whose equal value means near."""
 
 

@@ -32,7 +32,7 @@ class SpecError(OperatorError, ValueError):
         if len(shown) > 200:
             shown = shown[:197] + "..."
         # A rule across fields names them itself, further down than the object that has the rule.
-        super().__init__(remedy if remedy.startswith(field) else f"{field}{shown}: {remedy}")
+        super().__init__(remedy if remedy.startswith((field, "spec.")) else f"{field}{shown}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy

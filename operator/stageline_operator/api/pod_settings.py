@@ -16,11 +16,8 @@ from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.env import EnvVar
 from stageline_operator.api.resources import Resources, gpus
 from stageline_operator.api.tolerations import Toleration
-from stageline_operator.api.values import LabelKey, LabelValue, ObjectName
+from stageline_operator.api.values import ByKey, LabelKey, LabelValue, ObjectName
 from stageline_operator.api.volumes import Volume, VolumeMount
-
-BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-BY_PATH = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"]}
 
 
 class CommonSettings(ApiModel):
@@ -35,11 +32,11 @@ class CommonSettings(ApiModel):
     """Which nodes, near or far from which pods."""
     runtime_class_name: ObjectName | None = None
     """RuntimeClass of the pod. Default: the cluster's."""
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=32, json_schema_extra=BY_NAME)] = ()
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=32), ByKey("name")] = ()
     """More environment variables of the engine's container."""
-    volumes: Annotated[tuple[Volume, ...], Field(max_length=16, json_schema_extra=BY_NAME)] = ()
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=16), ByKey("name")] = ()
     """More volumes of the pod."""
-    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16, json_schema_extra=BY_PATH)] = ()
+    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16), ByKey("mount_path")] = ()
     """Where the engine's container sees the volumes."""
 
 

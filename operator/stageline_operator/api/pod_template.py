@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
-from stageline_operator.api.pod_settings import BY_NAME, CommonSettings
+from stageline_operator.api.pod_settings import CommonSettings
 from stageline_operator.api.refs import ObjectRef
 from stageline_operator.api.reserved import RESERVED_LABEL_PREFIX
-from stageline_operator.api.values import AnnotationValue, LabelKey, LabelValue, Refused, Text
+from stageline_operator.api.values import AnnotationValue, ByKey, LabelKey, LabelValue, Refused, Text
 
 _BOOLEAN = (("type", "boolean"),)
 _STRING = (("type", "string"), ("maxLength", 253))
@@ -54,7 +54,7 @@ class PodTemplate(CommonSettings):
     """More labels of the pods. Those with the prefix `stageline.dev/` are the operator's."""
     annotations: dict[LabelKey, AnnotationValue] = Field(default_factory=dict, max_length=32)
     """More annotations of the pods."""
-    image_pull_secrets: Annotated[tuple[ObjectRef, ...], Field(max_length=8, json_schema_extra=BY_NAME)] = ()
+    image_pull_secrets: Annotated[tuple[ObjectRef, ...], Field(max_length=8), ByKey("name")] = ()
     """Secrets that the kubelet pulls the image with."""
     security: PodSecurity | None = None
     """Users and groups."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from stageline_operator.api.base import Rule
-from stageline_operator.api.resources import Resources, cel_is_gpu, gpus
+from stageline_operator.api.resources import Resources, cel_is_gpu, gpus, is_gpu
 
 if TYPE_CHECKING:
     from stageline_operator.api.pod_settings import CommonSettings
@@ -88,6 +88,18 @@ GPU_RULES = (
         "spec.pipeline: tensorParallel is above 1 and resources.limits are missing; add nvidia.com/gpu: tensorParallel"
         " to resources.limits, or cpu for ranks on CPUs",
         _each(lambda ranks, limits: ranks == 1 or gpus(limits) is not None or "cpu" in limits),
+    ),
+    Rule(
+        "!has(self.pipeline.stageList) || self.pipeline.stageList.all(s,"
+        f" !{_has_gpu('s')} || !{_has_gpu(_DEFAULTS)}"
+        f" || {_limits('s')}.all(k, !{cel_is_gpu('k')} || k in {_limits(_DEFAULTS)}))",
+        "spec.pipeline.stageList: a stage asks for another kind of GPU than stageDefaults, and would get both; ask for"
+        " the same kind, or give GPUs in the list only",
+        lambda spec: all(
+            gpus(wide := _limits_of(spec.pipeline.stage_defaults.resources)) is None
+            or all(not is_gpu(key) or key in wide for key in _limits_of(stage.resources))
+            for stage in spec.pipeline.stage_list
+        ),
     ),
     Rule(
         "self.engine.device != 'cuda' || ("

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
 VALIDATIONS = "x-kubernetes-validations"
@@ -25,6 +26,8 @@ class Text:
         remedy: said when it does not.
         format: name of a Kubernetes format that says the same as ``pattern`` (CEL's ``format`` library, from 1.32):
             much cheaper to estimate, and to read, than the pattern.
+        is_rule: the pattern is a CEL rule with the remedy as message. Where lists lie in lists in lists, CEL's budget
+            allows none: there it is a plain ``pattern``, free of charge, and the server says the pattern itself.
     """
 
     max_length: int
@@ -32,6 +35,7 @@ class Text:
     pattern: str = ""
     remedy: str = ""
     format: str = ""
+    is_rule: bool = True
 
     @property
     def cel(self) -> str:
@@ -41,14 +45,19 @@ class Text:
         return f"self.matches({quote(f'^({self.pattern})$')})"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        text = core_schema.str_schema(strict=True, min_length=self.min_length, max_length=self.max_length)
-        return core_schema.no_info_after_validator_function(self._check, text) if self.pattern else text
+        if not self.pattern:
+            return core_schema.str_schema(strict=True, min_length=self.min_length, max_length=self.max_length)
+        # A pattern that forbids the empty text has the better words for it, here and in the server.
+        text = core_schema.str_schema(strict=True, max_length=self.max_length)
+        return core_schema.no_info_after_validator_function(self._check, text)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         made: dict[str, Any] = {"type": "string", "maxLength": self.max_length}
-        if self.min_length and not self.pattern:  # every pattern here that forbids the empty text has the better words
+        if self.min_length and not self.pattern:
             made["minLength"] = self.min_length
-        if self.pattern:
+        if self.pattern and not self.is_rule:
+            made["pattern"] = f"^({self.pattern})$"
+        elif self.pattern:
             made[VALIDATIONS] = [{"rule": self.cel, "message": self.remedy}]
         return made
 
@@ -110,6 +119,27 @@ class Refused:
         raise ValueError(self.remedy)
 
 
+@dataclass(frozen=True)
+class ByKey:
+    """Entries of a list are told apart by one field, and may not repeat it (a list of type ``map``)."""
+
+    key: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        made = handler(schema["schema"]) if "schema" in schema else handler(schema)
+        return {**made, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [to_camel(self.key)]}
+
+    def _check(self, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        keys = [getattr(entry, self.key) for entry in entries]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"{to_camel(self.key)} {key!r} is there twice; keep one")
+        return entries
+
+
 def quote(text: str) -> str:
     """A CEL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -117,6 +147,7 @@ def quote(text: str) -> str:
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}([.]{_LABEL})*"
+_VALUE = r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?"
 _QUALIFIED = r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 
 DNS_LABEL = Text(63, 1, _LABEL, "use lower-case letters, digits and dashes", "dns1123Label")
@@ -138,7 +169,7 @@ LABEL_KEY = Text(
 LABEL_VALUE = Text(
     63,
     0,
-    r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?",
+    _VALUE,
     "use up to 63 letters, digits, dashes, dots and underscores",
     "labelValue",
 )
@@ -157,5 +188,9 @@ Amount = Annotated[str | int, AmountOrNumber()]
 """``500m``, ``4Gi`` or ``2``."""
 PositiveAmount = Annotated[str | int, AmountOrNumber(least=1)]
 """The same, and as a whole number at least 1."""
+DeepLabelKey = Annotated[str, Text(317, 1, rf"({_SUBDOMAIN}/)?{_QUALIFIED}", LABEL_KEY.remedy, is_rule=False)]
+"""A label's key in lists that lie too deep for a CEL rule."""
+DeepLabelValue = Annotated[str, Text(63, 0, _VALUE, LABEL_VALUE.remedy, is_rule=False)]
+"""A label's value in lists that lie too deep for a CEL rule."""
 AnnotationValue = Annotated[str, Text(4096)]
 """An annotation's value."""

@@ -62,9 +62,9 @@ class CsiVolume(ApiModel):
     """Name of the driver."""
     read_only: bool | None = None
     """Mount it read-only. Default: false."""
-    volume_attributes: dict[Annotated[str, Text(128, 1)], Annotated[str, Text(512)]] = Field(
-        default_factory=dict, max_length=16
-    )
+    volume_attributes: dict[
+        Annotated[str, Text(128, 1, r".{1,128}", "keys have 1 to 128 characters")], Annotated[str, Text(512)]
+    ] = Field(default_factory=dict, max_length=16)
     """Attributes for the driver."""
 
 

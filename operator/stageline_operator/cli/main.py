@@ -9,6 +9,7 @@ import cyclopts
 
 from stageline_operator.api.errors import OperatorError, SpecError
 from stageline_operator.cli.crd import crd_command
+from stageline_operator.cli.docs import docs_command
 
 app = cyclopts.App(
     name="stageline-operator",
@@ -17,6 +18,7 @@ app = cyclopts.App(
 )
 app.command("stageline_operator.cli.run:run_command", name="run")  # by name: it loads kopf and the client
 app.command(crd_command, name="crd")
+app.command(docs_command, name="docs")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stageline_operator.api.root_rules import PEERS_SUFFIX
 from stageline_operator.plan.spec import Owner
 
 
@@ -32,7 +33,7 @@ def stage_host(number: int, stage: int) -> str:
 
 def peer_service(owner: Owner) -> str:
     """The headless Service through which stages find their head; ``subdomain`` of all pods."""
-    return f"{owner.name}-peers"
+    return f"{owner.name}{PEERS_SUFFIX}"
 
 
 def client_service(owner: Owner, wanted: str | None) -> str:

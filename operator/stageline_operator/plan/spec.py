@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from stageline_operator.api.errors import SpecError
+from stageline_operator.api.root_rules import ROOT_RULES, Named
 from stageline_operator.api.spec import InferenceDeploymentSpec
 from stageline_operator.api.status import InferenceDeploymentStatus
 
@@ -54,12 +55,17 @@ def read_spec(body: Mapping[str, Any]) -> Spec:
         SpecError: names the field, its value and the remedy; the first one that is wrong.
     """
     metadata = body.get("metadata") or {}
+    owner = Owner(metadata.get("namespace", "default"), metadata.get("name", ""), metadata.get("uid", ""))
+    wanted = read_wanted(body.get("spec") or {})
+    for rule in ROOT_RULES:
+        if rule.holds is not None and not rule.holds(Named(owner.name, wanted)):
+            raise SpecError("metadata.name", owner.name, rule.message)
     return Spec(
-        owner=Owner(metadata.get("namespace", "default"), metadata.get("name", ""), metadata.get("uid", "")),
+        owner=owner,
         generation=metadata.get("generation", 0),
         resource_version=metadata.get("resourceVersion", ""),
         deleting=metadata.get("deletionTimestamp") is not None,
-        wanted=read_wanted(body.get("spec") or {}),
+        wanted=wanted,
         status=read_status(body.get("status") or {}),
     )
 
@@ -72,7 +78,7 @@ def read_wanted(spec: Mapping[str, Any]) -> InferenceDeploymentSpec:
     """
     try:
         # By way of JSON: strict types take a tuple from a JSON array, but not from a Python list.
-        return InferenceDeploymentSpec.model_validate_json(to_json(spec))
+        return InferenceDeploymentSpec.model_validate_json(to_json(spec), by_alias=True, by_name=False)
     except ValidationError as error:
         raise _first_error(error) from error
 

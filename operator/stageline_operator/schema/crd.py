@@ -6,30 +6,14 @@ from typing import Any
 
 import yaml
 
-from stageline_operator.api.constants import GROUP, KIND, MAX_NAME, PLURAL, SHORT_NAME, SINGULAR, VERSION
+from stageline_operator.api.constants import GROUP, KIND, PLURAL, SHORT_NAME, SINGULAR, VERSION
+from stageline_operator.api.root_rules import ROOT_RULES
 from stageline_operator.api.spec import InferenceDeploymentSpec
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.api.values import VALIDATIONS
 from stageline_operator.schema.structural import structural
 
 HEADER = "# Made by `stageline-operator crd` from the operator's types; never edit it.\n"
-
-ROOT_RULES = (
-    {
-        "rule": f"self.metadata.name.size() <= {MAX_NAME}",
-        "message": f"metadata.name has more than {MAX_NAME} characters; names of pods are made from it, shorten it",
-    },
-    {
-        "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "message": "metadata.name: use lower-case letters, digits and '-', beginning with a letter (DNS-1035): names of"
-        " Services are made from it",
-    },
-    {
-        "rule": "!has(self.spec.network.serviceName) || self.spec.network.serviceName != self.metadata.name + '-peers'",
-        "message": "spec.network.serviceName is the name of the Service through which stages find their head; take"
-        " another name",
-    },
-)
 
 COLUMNS = (
     ("Ready", "string", ".status.ready", "Ready and wanted pipeline replicas.", 0),
@@ -47,7 +31,8 @@ def custom_resource_definition() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        # A chart's uninstall would delete the CRD, and with it every resource and its pods.
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
         "spec": {
             "group": GROUP,
             "names": {
@@ -101,5 +86,5 @@ def _root() -> dict[str, Any]:
             "status": structural(InferenceDeploymentStatus),
         },
         "required": ["spec"],
-        VALIDATIONS: list(ROOT_RULES),
+        VALIDATIONS: [{"rule": rule.cel, "message": rule.message} for rule in ROOT_RULES],
     }

@@ -29,6 +29,7 @@ _KEPT = (
     "maximum",
     "minLength",
     "maxLength",
+    "pattern",
     "minItems",
     "maxItems",
     "maxProperties",
@@ -68,7 +69,7 @@ class _Walk:
         properties = {}
         for name, field in model.model_fields.items():
             alias = field.alias or name
-            made = self._node(whole["properties"][alias], whole.get("$defs", {}), _models_in(field.annotation))
+            made = self._node(whole["properties"][alias], whole.get("$defs", {}), models_in(field.annotation))
             made.pop("description", None)
             if is_new:
                 made["description"] = text_of(field.description)
@@ -113,40 +114,31 @@ class _Walk:
 
 def _key_rules(names: Schema) -> list[Schema]:
     """Rules on the keys of a map: structural schemas have no ``propertyNames``."""
-    given = names.get(VALIDATIONS, [])
-    if not given and "maxLength" in names:
-        least, most = names.get("minLength", 0), names["maxLength"]
-        given = [
-            {
-                "rule": f"{least} <= self.size() && self.size() <= {most}",
-                "message": f"keys have {least} to {most} characters",
-            }
-        ]
     return [
-        {"rule": f"self.all(k, {_ABOUT_SELF.sub('k', rule['rule'])})", "message": rule["message"]} for rule in given
+        {"rule": f"self.all(k, {_ABOUT_SELF.sub('k', rule['rule'])})", "message": rule["message"]}
+        for rule in names.get(VALIDATIONS, [])
     ]
 
 
 def _default(field: FieldInfo, made: Schema) -> Any:
-    """The default that the API server puts in; None for a field that may be absent."""
+    """The default that the API server puts in; None for a field that may be absent.
+
+    An object's default has its inner ones written out: the server tries its rules on it before it puts those in. An
+    object without any has the empty one, so that rules need not ask whether it is there.
+    """
     value = field.default
     if value is PydanticUndefined or value is None or value == () or value == "":
         return None
     if isinstance(value, BaseModel):
-        # The server puts the inner defaults into an empty object; one without any is better absent.
-        return {} if _has_defaults(made) else None
+        return {key: schema["default"] for key, schema in made["properties"].items() if "default" in schema}
     return value
 
 
-def _has_defaults(schema: Schema) -> bool:
-    return any("default" in inner or _has_defaults(inner) for inner in schema.get("properties", {}).values())
-
-
-def _models_in(annotation: Any) -> dict[str, type[ApiModel]]:
+def models_in(annotation: Any) -> dict[str, type[ApiModel]]:
     """The types of ours that an annotation mentions, by name."""
     if inspect.isclass(annotation) and issubclass(annotation, ApiModel):
         return {annotation.__name__: annotation}
     found: dict[str, type[ApiModel]] = {}
     for inner in getattr(annotation, "__args__", ()):
-        found |= _models_in(inner)
+        found |= models_in(inner)
     return found
