@@ -1,0 +1,70 @@
+"""read_spec refuses what the API server refuses, in the same words, and accepts what it accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stageline_operator.api.errors import SpecError
+from stageline_operator.plan.build import build_plan
+from stageline_operator.plan.spec import read_spec
+from stageline_operator.schema.crd import custom_resource_definition
+from support import specs
+from support.kube.api import Object
+
+
+def messages(node: Any) -> Iterator[str]:
+    """Every message of every rule in a schema."""
+    if isinstance(node, dict):
+        yield from (rule["message"] for rule in node.get("x-kubernetes-validations", []))
+        for inner in node.values():
+            yield from messages(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from messages(inner)
+
+
+MESSAGES = set(messages(custom_resource_definition()))
+
+
+@pytest.mark.parametrize("case", specs.cases("refused"), ids=lambda case: case["case"])
+def test_a_wrong_resource_is_refused(case: specs.Case) -> None:
+    with pytest.raises(SpecError) as refusal:
+        read_spec(specs.resource_of(case))
+    if any(message.startswith(case["says"]) for message in MESSAGES):
+        assert case["says"] in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", specs.cases("accepted"), ids=lambda case: case["case"])
+def test_a_right_resource_becomes_a_plan(case: specs.Case) -> None:
+    spec = read_spec(specs.resource_of(case))
+    plan = build_plan(spec, {})
+    assert plan.current.pods_per_replica == 1 + max(
+        spec.wanted.pipeline.stages or 0, len(spec.wanted.pipeline.stage_list)
+    )
+
+
+@pytest.mark.parametrize(("file", "body"), specs.examples(), ids=lambda value: value if isinstance(value, str) else "")
+def test_an_example_is_accepted(file: str, body: Object) -> None:
+    if body["kind"] == "InferenceDeployment":
+        assert read_spec(body).owner.name == body["metadata"]["name"]
+
+
+def test_the_message_names_field_value_and_remedy() -> None:
+    with pytest.raises(SpecError) as refusal:
+        read_spec(specs.resource({"spec.engine.maxNumSeqs": 0}))
+    assert str(refusal.value) == "spec.engine.maxNumSeqs=0: input should be greater than or equal to 1"
+
+
+def test_an_entry_of_a_list_is_named_by_its_place() -> None:
+    with pytest.raises(SpecError, match=r"^spec\.pipeline\.stageList\[1\]\.gpus: unknown field"):
+        read_spec(specs.resource({"spec.pipeline": {"stageList": [{}, {"gpus": 1}]}}))
+
+
+def test_every_rule_has_a_case_that_it_refuses() -> None:
+    """A rule that no case needs could say anything."""
+    said = [case["says"] for table in ("refused", "immutable") for case in specs.cases(table)]
+    untried = [message for message in MESSAGES if not any(text in f": {message}" or message in text for text in said)]
+    assert untried == []
