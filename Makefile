@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ gpu-check: install ## parity and lost peers on this machine's GPUs: one shows ha
 
 bench: install ## two stages of one thread against one stage of two, on the demo model
 	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
+
+generate: install ## write what is made from the types: definition, chart's copy of it, reference
+	$(BIN)/stageline-operator crd | tee crds/inferencedeployments.stageline.dev.yaml > charts/stageline/files/inferencedeployments.yaml
+	$(BIN)/stageline-operator docs > docs/infdep.md
 
 requirements: install ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra operator --extra dev pyproject.toml -o requirements/dev.txt

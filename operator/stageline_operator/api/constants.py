@@ -76,7 +76,8 @@ PATH_METRICS: Final = "/metrics"
 """Prometheus metrics, on PORT_API of the head."""
 
 OPERATOR_POD_LABELS: Final = {"app.kubernetes.io/name": "stageline-operator"}
-"""Labels of the operator's own pods, in any namespace: NetworkPolicies let them reach PORT_STATUS. The chart sets them."""
+"""Labels of the operator's own pods, in any namespace: NetworkPolicies let them reach PORT_STATUS. The chart sets
+them."""
 
 CONTAINER_ENGINE: Final = "engine"
 """Name of the only container of head and stage pods that the operator makes."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
-from stageline_operator.api.values import PositiveAmount
+from stageline_operator.api.values import Size
 
 
 class Engine(ApiModel):
@@ -35,7 +35,7 @@ class Engine(ApiModel):
     """Sequences that may wait for admission; more requests are answered with 429."""
     block_size: Annotated[int, Field(ge=1, le=1024)] = 16
     """Tokens per block of the KV cache."""
-    kv_memory: PositiveAmount | None = None
+    kv_memory: Size | None = None
     """Bytes of KV cache per tensor-parallel rank, e.g. `4Gi`. Default: what `maxNumSeqs` sequences of `maxModelLen`
     need, and at most a share of the memory that is free after loading."""
     enable_prefix_caching: bool = True

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.refs import SecretKeyRef
-from stageline_operator.api.values import ObjectName, PositiveAmount, Text
+from stageline_operator.api.values import ObjectName, Size, Text
 
 _PART = r"[A-Za-z0-9][-_.A-Za-z0-9]*"
 Source = Annotated[
@@ -30,7 +30,7 @@ class ModelCache(ApiModel):
     claim_name: ObjectName | None = None
     """A PersistentVolumeClaim that all pods can mount (ReadWriteMany, or one node). Default: a folder that lives as
     long as the pod."""
-    size_limit: PositiveAmount | None = None
+    size_limit: Size | None = None
     """Largest size of that folder, in bytes. Default: no limit of its own."""
 
     rules = (

@@ -27,7 +27,7 @@ class LayerRange(ApiModel):
     rules = (
         Rule(
             "self.start < self.end",
-            "layers: the range is empty; end is the layer after the last one, so it must be above start",
+            "layers: the range is empty; end is the layer after the last one, raise it above start",
             lambda layers: layers.start < layers.end,
         ),
     )
@@ -98,7 +98,7 @@ class Pipeline(ApiModel):
         ),
         Rule(
             f"{_RANGES_GIVEN} || self.stageList.size() == 0 || self.stageList[0].layers.start == 0",
-            "spec.pipeline.stageList[0].layers.start: the first stage begins with layer 0",
+            "spec.pipeline.stageList[0].layers.start: begin the first stage with layer 0",
             lambda pipeline: (
                 not pipeline.stage_list
                 or any(stage.layers is None for stage in pipeline.stage_list)
@@ -111,8 +111,7 @@ class Pipeline(ApiModel):
             f"{_RANGES_GIVEN} || self.stageList.size() == 0"
             " || self.stageList.map(s, s.layers.start) + [self.stageList[self.stageList.size() - 1].layers.end]"
             " == [self.stageList[0].layers.start] + self.stageList.map(s, s.layers.end)",
-            "spec.pipeline.stageList: layers overlap or leave a gap; each stage must start at the end of the one"
-            " before",
+            "spec.pipeline.stageList: layers overlap or leave a gap; let each stage start at the end of the one before",
             _ranges_meet,
         ),
     )

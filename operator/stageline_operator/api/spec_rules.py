@@ -142,7 +142,7 @@ LAYER_RULES = (
     Rule(
         "!has(self.model.layers) || (has(self.pipeline.stages) ? self.pipeline.stages <= self.model.layers"
         " : !has(self.pipeline.stageList) || self.pipeline.stageList.size() <= self.model.layers)",
-        "spec.pipeline: more stages than spec.model.layers; each stage needs at least one layer",
+        "spec.pipeline: more stages than spec.model.layers; lower their number, or correct model.layers",
         lambda spec: (
             spec.model.layers is None
             or max(spec.pipeline.stages or 0, len(spec.pipeline.stage_list)) <= spec.model.layers

@@ -37,7 +37,7 @@ class Toleration(ApiModel):
         ),
         Rule(
             "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            "tolerations: tolerationSeconds needs effect: NoExecute",
+            "tolerations: tolerationSeconds needs effect: NoExecute; add it",
             lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
         ),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -69,19 +69,23 @@ class Text:
 
 @dataclass(frozen=True)
 class AmountOrNumber:
-    """A quantity as text, or a whole number: YAML users write both ``"500m"`` and ``2``."""
+    """A quantity as text, or a whole number: YAML users write both ``"500m"`` and ``2``.
+
+    Attributes:
+        least: smallest whole number.
+        pattern, remedy: as in Text.
+    """
 
     least: int = 0
-    """Smallest whole number."""
-    pattern = r"[0-9]+([.][0-9]+)?(e[0-9]{1,2}|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
-    remedy = "write an amount such as 2, 500m or 4Gi"
-    max_length = 32
+    pattern: str = r"[0-9]+([.][0-9]+)?(e[0-9]{1,2}|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+    remedy: str = "write an amount such as 2, 500m or 4Gi"
+    max_length: ClassVar[int] = 32
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        matches = f"self.matches({quote(f'^{self.pattern}$')})"
+        matches = f"self.matches({quote(f'^({self.pattern})$')})"
         return {
             "x-kubernetes-int-or-string": True,
             "maxLength": self.max_length,
@@ -186,8 +190,15 @@ LabelValue = Annotated[str, LABEL_VALUE]
 """A label's value."""
 Amount = Annotated[str | int, AmountOrNumber()]
 """``500m``, ``4Gi`` or ``2``."""
-PositiveAmount = Annotated[str | int, AmountOrNumber(least=1)]
-"""The same, and as a whole number at least 1."""
+Size = Annotated[
+    str | int,
+    AmountOrNumber(
+        least=1,
+        pattern="[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?",
+        remedy="write a size in bytes, above 0, such as 4Gi, 500M or 1073741824",
+    ),
+]
+"""``4Gi``, ``500M`` or a number of bytes; at least 1."""
 DeepLabelKey = Annotated[str, Text(317, 1, rf"({_SUBDOMAIN}/)?{_QUALIFIED}", LABEL_KEY.remedy, is_rule=False)]
 """A label's key in lists that lie too deep for a CEL rule."""
 DeepLabelValue = Annotated[str, Text(63, 0, _VALUE, LABEL_VALUE.remedy, is_rule=False)]

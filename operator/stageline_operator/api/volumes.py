@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.reserved import RESERVED_MOUNTS, RESERVED_VOLUME_PREFIX
-from stageline_operator.api.values import Name, ObjectName, PositiveAmount, Refused, Text
+from stageline_operator.api.values import Name, ObjectName, Refused, Size, Text
 
 _OBJECT = (("type", "object"), ("maxProperties", 16), ("x-kubernetes-preserve-unknown-fields", True))
 
@@ -51,7 +51,7 @@ class EmptyDirVolume(ApiModel):
 
     medium: Literal["", "Memory", "HugePages"] = ""
     """`Memory`: a tmpfs, counted in the memory limit. Default: the node's disk."""
-    size_limit: PositiveAmount | None = None
+    size_limit: Size | None = None
     """Largest size, in bytes. Default: no limit of its own."""
 
 
@@ -63,7 +63,7 @@ class CsiVolume(ApiModel):
     read_only: bool | None = None
     """Mount it read-only. Default: false."""
     volume_attributes: dict[
-        Annotated[str, Text(128, 1, r".{1,128}", "keys have 1 to 128 characters")], Annotated[str, Text(512)]
+        Annotated[str, Text(128, 1, r".{1,128}", "use keys of 1 to 128 characters")], Annotated[str, Text(512)]
     ] = Field(default_factory=dict, max_length=16)
     """Attributes for the driver."""
 

@@ -19,8 +19,8 @@ INTRODUCTION = f"""# InferenceDeployment
 
 `{API_VERSION}`, kind `{KIND}`, short name `infdep`. Everything here is also in
 `kubectl explain infdep.spec`. What this page calls *refused*, the API server refuses when you apply it; fields that it
-does not know, `kubectl` refuses. An *amount* is a number or a text such as `500m`, `2` or `4Gi`. The definition needs
-Kubernetes 1.32 or newer.
+does not know, `kubectl` refuses. An *amount* is a number or a text such as `500m`, `2` or `4Gi`; a *size* is one of
+bytes, such as `4Gi`, `500M` or `1073741824`. The definition needs Kubernetes 1.32 or newer.
 
 `metadata.name` has at most {MAX_NAME} lower-case letters, digits and dashes and begins with a letter, since names of
 pods and Services are made from it.
@@ -88,7 +88,7 @@ def _shown_type(field: FieldInfo, schema: Schema) -> str:
 
 def _shown_schema(schema: Schema) -> str:
     if schema.get("x-kubernetes-int-or-string"):
-        return "amount"
+        return "size" if "size" in schema[VALIDATIONS][0]["message"] else "amount"
     if "enum" in schema:
         return " or ".join(f"`{value}`" if value else '`""`' for value in schema["enum"])
     match schema["type"]:

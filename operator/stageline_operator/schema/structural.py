@@ -7,6 +7,7 @@ only for int-or-string.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from typing import Any
@@ -130,7 +131,10 @@ def _default(field: FieldInfo, made: Schema) -> Any:
     if value is PydanticUndefined or value is None or value == () or value == "":
         return None
     if isinstance(value, BaseModel):
-        return {key: schema["default"] for key, schema in made["properties"].items() if "default" in schema}
+        # Copies, since YAML would write the same object twice as an anchor and an alias.
+        return {
+            key: copy.deepcopy(schema["default"]) for key, schema in made["properties"].items() if "default" in schema
+        }
     return value
 
 
