@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements/dev.txt -e .
 	@touch $@
+
+kube: install ## obtain a real Kubernetes for the tests: builds it once per machine (8 minutes on two cores; needs Go)
+	PYTHONPATH=tests $(BIN)/python -m support.kube parts
 
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)

