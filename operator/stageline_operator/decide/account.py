@@ -64,13 +64,13 @@ class Books:
         return max(failures, key=lambda failure: failure.time, default=None)
 
 
-def account(replica: Replica, inherited: Mapping[Cause, int], now: float) -> Books:
+def account(replica: Replica, used_before: Mapping[Cause, int], now: float) -> Books:
     """Count what the status does not know yet.
 
     Args:
-        inherited: used restarts of a given-up replica, for one that was made in its stead.
+        used_before: used restarts by cause, so far.
     """
-    used = Counter(used_by(replica.memory) if replica.memory is not None else inherited)
+    used = Counter(used_before)
     slots: list[PodStatus] = []
     counted: list[Counted] = []
     for slot in replica.slots:

@@ -24,8 +24,8 @@ def differs(desired: Mapping[str, Any], child: Child) -> str:
 
 
 def _first_difference(desired: Any, observed: Any, path: str, *, is_amount: bool = False) -> str:
-    if isinstance(desired, Mapping):
-        if not isinstance(observed, Mapping):
+    if isinstance(desired, dict):
+        if not isinstance(observed, dict):
             return path
         for key, value in desired.items():
             below = f"{path}.{key}" if path else str(key)
@@ -46,14 +46,14 @@ def _list_difference(desired: list[Any], observed: Any, path: str) -> str:
     if not isinstance(observed, list):
         return path
     key = next(
-        (key for key in _KEYS if desired and all(isinstance(each, Mapping) and key in each for each in desired)), ""
+        (key for key in _KEYS if desired and all(isinstance(each, dict) and key in each for each in desired)), ""
     )
     if not key:
         if len(desired) != len(observed):
             return path
         pairs = list(zip(desired, observed, strict=True))
     else:
-        by_key = {each.get(key): each for each in observed if isinstance(each, Mapping)}
+        by_key = {each.get(key): each for each in observed if isinstance(each, dict)}
         pairs = [(each, by_key.get(each[key])) for each in desired]
     for index, (wanted, found) in enumerate(pairs):
         if difference := _first_difference(wanted, found, f"{path}[{index}]"):
@@ -90,4 +90,4 @@ def _follow(value: Any, step: str) -> Any:
         if kind == "i" and rest.isdecimal() and int(rest) < len(value):
             return value[int(rest)]
         return _MISSING
-    return value.get(step, _MISSING) if isinstance(value, Mapping) else _MISSING
+    return value.get(step, _MISSING) if isinstance(value, dict) else _MISSING

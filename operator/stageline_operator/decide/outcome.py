@@ -99,10 +99,14 @@ class Outcome:
     def wakes(self) -> list[float]:
         """Times at which something is due though nothing happens."""
         restart = self.plan.restart
-        times = [seconds_or_none(replica.memory.next_restart) for replica in self.waiting if replica.memory is not None]
+        retries = [
+            seconds_or_none(replica.memory.next_restart) for replica in self.waiting if replica.memory is not None
+        ]
+        times = [retry for retry in retries if retry is not None and retry > self.now]
         for course in self.courses:
             if course.given_up is not None:
                 times.append(self.now)  # the status has to say it first
             else:
-                times += (reset_at(course.times, course.books, restart), deadline(course.times, restart))
-        return [time for time in times if time is not None]
+                due = (reset_at(course.times, course.books, restart), deadline(course.times, restart))
+                times += (time for time in due if time is not None)
+        return times

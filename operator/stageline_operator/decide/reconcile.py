@@ -116,12 +116,13 @@ def _courses(staying: Iterable[Replica], outcome: Outcome) -> Iterator[Course]:
     plan, now = outcome.plan, outcome.now
     due = list(outcome.fleet.due)
     for replica in staying:
-        before = None
+        before: Replica | None = replica
         if replica.memory is None:
             before = next((each for each in due if each.revision == replica.revision), None)
             due = [each for each in due if each is not before]
-        books = account(replica, used_by(before.memory) if before is not None else {}, now)
         times = clock(replica, now)
+        is_well = times.ready is not None and now >= times.ready + plan.restart.reset_seconds
+        books = account(replica, used_by(before.memory) if before is not None and not is_well else {}, now)
         given_up = judge(replica, books, times, plan.restart, names.group_secret(plan.owner), now)
         gangs = [gang_of(labels(child), outcome.observed.cluster) for child in replica.children]
         gang = next((gang for gang in gangs if gang is not None), outcome.gang)

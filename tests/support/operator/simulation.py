@@ -8,9 +8,12 @@ only the first actions are done.
 from __future__ import annotations
 
 import copy
+import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stageline_operator.api.constants import LABEL_EPOCH, LABEL_INCARNATION, LABEL_REPLICA
 from stageline_operator.api.state import HeadState, StageState
 from stageline_operator.decide.actions import (
     Action,
@@ -29,8 +32,10 @@ from stageline_operator.decide.times import to_text
 from stageline_operator.objects.revision import content_of
 from stageline_operator.plan.build import build_plan
 from stageline_operator.plan.cluster import Cluster
+from stageline_operator.plan.plan import Plan
 from stageline_operator.plan.spec import read_spec
 from support.operator import pods as pod_states
+from support.operator.invariants import check
 from support.operator.server_objects import applied
 
 START = 1_700_000_000.0
@@ -52,7 +57,7 @@ class Simulation:
     now: float = START
     fits: int = 10_000
     pods: dict[str, PodSummary] = field(default_factory=dict)
-    graces: dict[str, int] = field(default_factory=dict)
+    bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
     strangers: tuple[Stranger, ...] = ()
     has_secret: bool = False
@@ -63,15 +68,25 @@ class Simulation:
     again_at: float | None = None
     is_dirty: bool = True
     _count: int = 0
+    _plan: tuple[Any, Plan] | None = None
 
     # -- the operator ------------------------------------------------------------------------------------------------
 
     def decide(self) -> Decision:
         """What the core says now; nothing is done."""
-        spec = read_spec(self.body)
+        spec, plan = read_spec(self.body), self.plan()
+        decision = decide(spec, plan, self.observed(), self.now)
+        check(decision, spec, plan.current.revision, self.pods.values())
+        return decision
+
+    def plan(self) -> Plan:
+        """What the resource asks for."""
         contents = [content_of(child.body) for child in self.children.values() if child.kind == "ControllerRevision"]
-        plan = build_plan(spec, dict(content for content in contents if content is not None))
-        return decide(spec, plan, self.observed(), self.now)
+        known = tuple(content for content in contents if content is not None)
+        key = (json.dumps(self.body["spec"]), self.body["metadata"]["generation"], known)
+        if self._plan is None or self._plan[0] != key:
+            self._plan = key, build_plan(read_spec(self.body), dict(known))
+        return self._plan[1]
 
     def reconcile(self, crash_after: int | None = None) -> Decision:
         """One reconcile; with ``crash_after``, only so many of its actions are done, and a new process follows."""
@@ -99,7 +114,7 @@ class Simulation:
                 if self.again_at is None:
                     return
                 self.now = max(self.now, self.again_at)
-        last = "\n".join(map(str, self.writes[-6:]))
+        last = "\n".join(map(shown, self.writes[-6:]))
         raise AssertionError(f"no rest after {rounds} rounds; the last writes were\n{last}")
 
     def _is_due(self) -> bool:
@@ -134,7 +149,7 @@ class Simulation:
             assert name not in self.pods, f"{name} exists already"
             assert self.has_secret, f"{name} was created before the group Secret"
             self.pods[name] = pod_states.summary(action.body, self._id("uid"), self._id("v"), self.now)
-            self.graces[name] = action.body["spec"]["terminationGracePeriodSeconds"]
+            self.bodies[name] = action.body
         elif isinstance(action, Apply):
             key = (action.body["kind"], action.body["metadata"]["name"])
             assert key not in {(each.kind, each.name) for each in self.strangers}, f"{key} is taken over"
@@ -164,7 +179,11 @@ class Simulation:
         if pod.scheduled_at is None:
             del self.pods[name]
         elif pod.gone_at is None:
-            self.set_pod(pod_states.deleted(pod, self.graces[name], self.now, disruption))
+            self.set_pod(
+                pod_states.deleted(
+                    pod, self.bodies[name]["spec"]["terminationGracePeriodSeconds"], self.now, disruption
+                )
+            )
         self.is_dirty = True
 
     def set_pod(self, pod: PodSummary) -> None:
@@ -179,17 +198,43 @@ class Simulation:
             self.body["metadata"]["generation"] += 1
             self.is_dirty = True
 
+    def shape(self) -> list[Any]:
+        """All objects, without what may differ between two ways to the same end: numbers, uids, order."""
+        numbers = {number: index for index, number in enumerate(sorted({pod.replica for pod in self.pods.values()}))}
+        found = []
+        for body in (*(self.bodies[name] for name in self.pods), *(child.body for child in self.children.values())):
+            text = json.dumps({key: value for key, value in body.items() if key != "revision"}, sort_keys=True)
+            number = body["metadata"]["labels"].get(LABEL_REPLICA)
+            if number is not None:
+                name = self.body["metadata"]["name"]
+                text = re.sub(rf'"{name}-{number}(-|")', rf'"{name}-{numbers[int(number)]}\1', text)
+                text = re.sub(rf"\br{number}-", f"r{numbers[int(number)]}-", text)
+                text = text.replace(f'"{LABEL_REPLICA}": "{number}"', f'"{LABEL_REPLICA}": "{numbers[int(number)]}"')
+            text = re.sub(
+                rf'"{LABEL_EPOCH}": "\d+"|"{LABEL_INCARNATION}": "\d+"|"creationTimestamp": "[^"]*"', '""', text
+            )
+            found.append(re.sub(r'(-head|-s\d+)-\d+"', r'\1"', text))
+        return sorted(found)
+
     # -- everybody else ----------------------------------------------------------------------------------------------
 
     def advance(self) -> bool:
         """Scheduler and kubelets do one step for each pod. False: they have nothing to do."""
-        before = dict(self.pods)
+        before, children = dict(self.pods), len(self.children)
         for pod in before.values():
             self._advance_pod(pod)
-        if before == self.pods:
+        if "deletionTimestamp" in self.body["metadata"]:
+            self._collect_garbage()
+        if before == self.pods and children == len(self.children):
             return False
         self.now += 1
         return True
+
+    def _collect_garbage(self) -> None:
+        self.is_dirty = self.is_dirty or bool(self.children)
+        self.children.clear()
+        for name in list(self.pods):
+            self.delete_pod(name)
 
     def _advance_pod(self, pod: PodSummary) -> None:
         if pod.scheduled_at is None:
@@ -216,13 +261,7 @@ class Simulation:
             pod for pod in self.pods.values() if pod.replica == head.replica and not pod.is_head and pod.gone_at is None
         ]
         ready = {pod.stage for pod in mates if pod.ready and pod.revision == head.revision}
-        contents = {
-            name: content
-            for child in self.children.values()
-            if child.kind == "ControllerRevision"
-            for name, content in [content_of(child.body) or ("", "")]
-        }
-        plan = build_plan(read_spec(self.body), contents).revision(head.revision)
+        plan = self.plan().revision(head.revision)
         return plan is not None and ready == set(range(len(plan.stages)))
 
     def _is_running(self, pod: PodSummary) -> bool:
@@ -243,6 +282,21 @@ class Simulation:
     def _id(self, kind: str) -> str:
         self._count += 1
         return f"{kind}-{self._count}"
+
+
+def shown(action: Action) -> str:
+    """An action in a line."""
+    if isinstance(action, WriteStatus):
+        status = action.status
+        replicas = [f"{each.replica} {each.phase} {each.next_restart or ''}".strip() for each in status.replica_list]
+        return f"WriteStatus {status.phase} {status.reason} {replicas}"
+    if isinstance(action, Create | Apply):
+        return f"{type(action).__name__} {action.body['kind']} {action.body['metadata']['name']}: {action.why}"
+    if isinstance(action, Delete | ForceDelete):
+        return f"{type(action).__name__} {action.ref.kind} {action.ref.name}: {action.why}"
+    if isinstance(action, EmitEvent):
+        return f"EmitEvent {action.type} {action.reason}: {action.message}"
+    return f"{type(action).__name__}: {action.why}"
 
 
 def resource(name: str = "demo", **spec: Any) -> dict[str, Any]:
