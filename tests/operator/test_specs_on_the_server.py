@@ -35,7 +35,7 @@ def test_a_wrong_resource_is_refused_with_field_and_remedy(api: KubeApi, case: s
 def test_the_largest_pipeline_is_within_the_servers_budget(api: KubeApi) -> None:
     """The cost of rules is estimated when the definition is installed, and counted once more for each resource."""
     name = "n" * 50
-    stage = {
+    stage: dict[str, Any] = {
         "tensorParallel": 2,
         "resources": {
             "requests": {f"example.com/{name}-{number}": 1 for number in range(16)},

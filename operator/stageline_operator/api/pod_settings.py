@@ -2,7 +2,8 @@
 
 The narrower one wins: ``podTemplate`` < ``pipeline.stageDefaults`` < ``pipeline.stageList[i]``, and ``podTemplate`` <
 ``head``. Maps join key by key, ``env`` by name, ``volumes`` by name, ``volumeMounts`` by path; tolerations add up;
-every other field is replaced as a whole. plan.merge does it.
+every other field is replaced as a whole. Of ``resources``, a place that names one (``memory``) replaces its request and
+its limit, so that the two of a pod always come from one place. plan.merge does it.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ def _has_cpu(settings: str) -> str:
     return f"({_has_limits(settings)} && 'cpu' in {_limits(settings)})"
 
 
+def _asks_for_cpu(settings: str) -> str:
+    requests = f"{settings}.resources.requests"
+    return f"(has({settings}.resources) && has({requests}) && 'cpu' in {requests})"
+
+
 def _every_stage(equal: str, listed: str) -> str:
     """``equal`` where the pipeline is a number of equal stages, ``listed`` for each stage ``s`` where it is a list."""
     stages = "self.pipeline.stageList"
@@ -51,14 +56,20 @@ _RANKS = f"(has(s.tensorParallel) ? s.tensorParallel : {_DEFAULTS}.tensorParalle
 
 
 def stage_needs(spec: InferenceDeploymentSpec) -> Iterator[tuple[int, dict[str, str | int]]]:
-    """Ranks, and resource limits with those of ``stageDefaults``, of each stage; one entry stands for equal stages."""
+    """Ranks, and resource limits with those of ``stageDefaults``, of each stage; one entry stands for equal stages.
+
+    As plan.merge joins them; and a stage with GPUs of its own is asked about those, another rule about two kinds.
+    """
     defaults = spec.pipeline.stage_defaults
     wide = _limits_of(defaults.resources)
     if not spec.pipeline.stage_list:
         yield defaults.tensor_parallel, wide
     for stage in spec.pipeline.stage_list:
         own = _limits_of(stage.resources)
-        inherited = {key: value for key, value in wide.items() if gpus(own) is None or gpus({key: value}) is None}
+        named = own.keys() | (stage.resources.requests.keys() if stage.resources else set())
+        inherited = {
+            key: value for key, value in wide.items() if key not in named and (gpus(own) is None or not is_gpu(key))
+        }
         yield stage.tensor_parallel or defaults.tensor_parallel, {**inherited, **own}
 
 
@@ -83,7 +94,8 @@ GPU_RULES = (
     Rule(
         _every_stage(
             f"{_DEFAULTS}.tensorParallel == 1 || {_has_gpu(_DEFAULTS)} || {_has_cpu(_DEFAULTS)}",
-            f"{_RANKS} == 1 || {_has_gpu('s')} || {_has_cpu('s')} || {_has_gpu(_DEFAULTS)} || {_has_cpu(_DEFAULTS)}",
+            f"{_RANKS} == 1 || {_has_gpu('s')} || {_has_cpu('s')} || {_has_gpu(_DEFAULTS)}"
+            f" || ({_has_cpu(_DEFAULTS)} && !{_asks_for_cpu('s')})",
         ),
         "spec.pipeline: tensorParallel is above 1 and resources.limits are missing; add nvidia.com/gpu: tensorParallel"
         " to resources.limits, or cpu for ranks on CPUs",

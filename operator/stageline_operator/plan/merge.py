@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
 from stageline_operator.api.pod_settings import CommonSettings, PodSettings
@@ -12,8 +12,11 @@ T = TypeVar("T")
 
 
 def merge(wide: CommonSettings, narrow: PodSettings) -> PodSettings:
-    """``wide`` with everything that ``narrow`` sets; pure settings, whatever more the two types have."""
-    return PodSettings(
+    """``wide`` with everything that ``narrow`` sets; pure settings, whatever more the two types have.
+
+    Not validated again: each part held for itself, and together they may be longer than one place may write.
+    """
+    return PodSettings.model_construct(
         resources=_resources(wide.resources if isinstance(wide, PodSettings) else None, narrow.resources),
         node_selector={**wide.node_selector, **narrow.node_selector},
         tolerations=_distinct((*wide.tolerations, *narrow.tolerations)),
@@ -30,10 +33,15 @@ def merge(wide: CommonSettings, narrow: PodSettings) -> PodSettings:
 def _resources(wide: Resources | None, narrow: Resources | None) -> Resources | None:
     if wide is None or narrow is None:
         return narrow or wide
-    return Resources(
-        requests={**wide.requests, **narrow.requests},
-        limits={**wide.limits, **narrow.limits},
+    named = narrow.requests.keys() | narrow.limits.keys()
+    return Resources.model_construct(
+        requests={**_without(wide.requests, named), **narrow.requests},
+        limits={**_without(wide.limits, named), **narrow.limits},
     )
+
+
+def _without(amounts: Mapping[str, str | int], names: Set[str]) -> dict[str, str | int]:
+    return {name: amount for name, amount in amounts.items() if name not in names}
 
 
 def _distinct(items: Iterable[T]) -> tuple[T, ...]:

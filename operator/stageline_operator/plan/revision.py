@@ -39,4 +39,4 @@ def restore(content: str) -> InferenceDeploymentSpec:
     Raises:
         SpecError: the content is not of this operator's version.
     """
-    return read_wanted(json.loads(content))
+    return read_wanted(json.loads(content), with_rules=False)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from stageline_operator.api.base import WITHOUT_RULES
 from stageline_operator.api.errors import SpecError
 from stageline_operator.api.root_rules import ROOT_RULES, Named
 from stageline_operator.api.spec import InferenceDeploymentSpec
@@ -70,15 +71,20 @@ def read_spec(body: Mapping[str, Any]) -> Spec:
     )
 
 
-def read_wanted(spec: Mapping[str, Any]) -> InferenceDeploymentSpec:
+def read_wanted(spec: Mapping[str, Any], *, with_rules: bool = True) -> InferenceDeploymentSpec:
     """Validate ``spec`` alone.
+
+    Args:
+        with_rules: false for a part of a spec that held as a whole, and for one of an operator that had fewer rules.
 
     Raises:
         SpecError: see :func:`read_spec`.
     """
     try:
         # By way of JSON: strict types take a tuple from a JSON array, but not from a Python list.
-        return InferenceDeploymentSpec.model_validate_json(to_json(spec), by_alias=True, by_name=False)
+        return InferenceDeploymentSpec.model_validate_json(
+            to_json(spec), context=None if with_rules else WITHOUT_RULES, by_alias=True, by_name=False
+        )
     except ValidationError as error:
         raise _first_error(error) from error
 
