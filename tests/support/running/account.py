@@ -1,0 +1,50 @@
+"""Who the operator is in tests: a service account with exactly the rules of the chart's Role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.kube.control_plane import ControlPlane
+
+RULES = Path(__file__).parents[3] / "charts/stageline/templates/_rules.tpl"
+ACCOUNT = "stageline-operator"
+LEASE_RULES = [
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+]
+
+
+def chart_rules() -> list[dict[str, Any]]:
+    """The rules of the chart's Role."""
+    text = RULES.read_text()
+    body = text.split('define "stageline.rules" -}}')[1].split("{{- end -}}")[0]
+    rules: list[dict[str, Any]] = yaml.safe_load(body)
+    return rules
+
+
+def make_account(plane: ControlPlane, namespace: str) -> str:
+    """Create the account in ``namespace``, where alone it has rights; returns its token."""
+    meta = {"name": ACCOUNT, "namespace": namespace}
+    plane.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    group = "rbac.authorization.k8s.io"
+    plane.api.create(
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": [*chart_rules(), *LEASE_RULES]}
+    )
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
+    plane.api.create(
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": ACCOUNT},
+            "subjects": [subject],
+        }
+    )
+    return plane.service_account_token(namespace, ACCOUNT)
+
+
+def user_of(namespace: str) -> str:
+    """The account's name in the audit log."""
+    return f"system:serviceaccount:{namespace}:{ACCOUNT}"
