@@ -10,6 +10,8 @@ import cyclopts
 from stageline_operator.api.errors import OperatorError, SpecError
 from stageline_operator.cli.crd import crd_command
 from stageline_operator.cli.docs import docs_command
+from stageline_operator.cli.plan import plan_command
+from stageline_operator.cli.render import render_command
 
 app = cyclopts.App(
     name="stageline-operator",
@@ -17,6 +19,8 @@ app = cyclopts.App(
     version=version("stageline"),
 )
 app.command("stageline_operator.cli.run:run_command", name="run")  # by name: it loads kopf and the client
+app.command(render_command, name="render")
+app.command(plan_command, name="plan")
 app.command(crd_command, name="crd")
 app.command(docs_command, name="docs")
 

@@ -39,6 +39,8 @@ class Apply:
 
     body: dict[str, Any]
     why: str
+    is_new: bool = False
+    """There is no such object yet."""
 
 
 @dataclass(frozen=True, slots=True)

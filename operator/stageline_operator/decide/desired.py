@@ -98,7 +98,7 @@ class Desired:
             return False
         child = self._children.get((kind, name))
         if child is None:
-            self.applies.append(Apply(body, "it is missing"))
+            self.applies.append(Apply(body, "it is missing", is_new=True))
         elif not child.deleting and (path := differs(body, child)):
             self._correct(body, child, path)
         return True

@@ -37,15 +37,21 @@ def head_pod(plan: RevisionPlan, owner: Owner, replica: int, incarnation: int, e
     container = _container(plan, owner, plan.head, head_arguments(plan), ports, is_head=True)
     # Proxies go on sending for a while after they were told to stop: a head that hung up at once would lose requests.
     container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}}
-    body = _pod(plan, owner, replica, plan.head, container, is_head=True)
-    body["metadata"] = metadata(
-        owner,
-        names.head_pod(owner, replica, incarnation),
-        {**plan.labels, **pod_labels(replica, None, incarnation, plan.revision, epoch)},
-        plan.annotations,
-    )
-    body["spec"]["hostname"] = names.head_host(replica)
-    body["spec"]["terminationGracePeriodSeconds"] = plan.grace_head
+    body: Body = {
+        "apiVersion": POD[0],
+        "kind": POD[1],
+        "metadata": metadata(
+            owner,
+            names.head_pod(owner, replica, incarnation),
+            {**plan.labels, **pod_labels(replica, None, incarnation, plan.revision, epoch)},
+            plan.annotations,
+        ),
+        "spec": {
+            "hostname": names.head_host(replica),
+            "terminationGracePeriodSeconds": plan.grace_head,
+            **_spec(plan, owner, replica, plan.head, container, is_head=True),
+        },
+    }
     mark_pod(body, gang, plan, owner, replica)
     return body
 
@@ -57,15 +63,21 @@ def stage_pod(
     settings = plan.stages[stage].settings
     arguments = stage_arguments(plan, owner, replica, stage)
     container = _container(plan, owner, settings, arguments, {c.PORT_NAME_STATUS: c.PORT_STATUS}, is_head=False)
-    body = _pod(plan, owner, replica, settings, container, is_head=False)
-    body["metadata"] = metadata(
-        owner,
-        names.stage_pod(owner, replica, stage, incarnation),
-        {**plan.labels, **pod_labels(replica, stage, incarnation, plan.revision, epoch)},
-        plan.annotations,
-    )
-    body["spec"]["hostname"] = names.stage_host(replica, stage)
-    body["spec"]["terminationGracePeriodSeconds"] = plan.grace_stage
+    body: Body = {
+        "apiVersion": POD[0],
+        "kind": POD[1],
+        "metadata": metadata(
+            owner,
+            names.stage_pod(owner, replica, stage, incarnation),
+            {**plan.labels, **pod_labels(replica, stage, incarnation, plan.revision, epoch)},
+            plan.annotations,
+        ),
+        "spec": {
+            "hostname": names.stage_host(replica, stage),
+            "terminationGracePeriodSeconds": plan.grace_stage,
+            **_spec(plan, owner, replica, settings, container, is_head=False),
+        },
+    }
     mark_pod(body, gang, plan, owner, replica)
     return body
 
@@ -98,7 +110,7 @@ def stage_arguments(plan: RevisionPlan, owner: Owner, replica: int, stage: int) 
     ]
 
 
-def _pod(
+def _spec(
     plan: RevisionPlan, owner: Owner, replica: int, settings: PodSettings, container: Body, *, is_head: bool
 ) -> Body:
     volumes, container["volumeMounts"] = places(plan, owner, settings, is_head=is_head)
@@ -116,7 +128,7 @@ def _pod(
     if plan.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in plan.image_pull_secrets]
     place(spec, plan, owner, replica, settings, is_head=is_head)
-    return {"apiVersion": POD[0], "kind": POD[1], "spec": spec}
+    return spec
 
 
 def _container(

@@ -68,7 +68,7 @@ def environment(plan: RevisionPlan, owner: Owner, settings: PodSettings) -> list
     values: list[Body] = [
         {"name": "STAGELINE_POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
         {"name": "STAGELINE_POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
-        {"name": "HOME", "value": f"{reserved.MOUNT_CACHE}/home"},
+        {"name": "HOME", "value": reserved.MOUNT_TMP},
         {"name": "TMPDIR", "value": reserved.MOUNT_TMP},
         {"name": "XDG_CACHE_HOME", "value": f"{reserved.MOUNT_CACHE}/xdg"},
         {"name": "HF_HOME", "value": f"{reserved.MOUNT_CACHE}/huggingface"},

@@ -239,7 +239,7 @@ class Simulation:
     def _advance_pod(self, pod: PodSummary) -> None:
         if pod.scheduled_at is None:
             if sum(each.scheduled_at is not None for each in self.pods.values()) < self.fits:
-                self.set_pod(pod_states.placed(pod, f"node-{pod.name}", self.now))
+                self.set_pod(pod_states.placed(pod, self._id("node"), self.now))
         elif pod.node in self.stopped_nodes:
             return
         elif pod.gone_at is not None:
