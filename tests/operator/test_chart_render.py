@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stageline_operator.cli.main import app
+from support.checkov import checkov_findings
 from support.golden import assert_golden
 from support.kube.helm import CHART, Helm, HelmError
 from support.kube.parts import obtain_clients
@@ -119,3 +121,23 @@ def test_every_value_is_described_by_the_schema() -> None:
         described = schema["properties"][name].get("properties")
         if isinstance(value, dict) and described is not None:
             assert set(described) == set(value), name
+
+
+def test_checkov_finds_nothing_but_that_the_default_image_is_a_tag(helm: Helm, tmp_path: Path) -> None:
+    def findings(*arguments: str) -> set[str]:
+        text = helm("template", "stageline", str(CHART), "--namespace=stageline-system", *arguments)
+        (tmp_path / "rendered.yaml").write_text(text)
+        return checkov_findings(tmp_path / "rendered.yaml")
+
+    # A digest is only known where an image is published, and Always would refuse images that were loaded by hand.
+    assert findings() == {"CKV_K8S_43", "CKV_K8S_15"}
+    assert findings(f"--set=image.digest=sha256:{'0' * 64},image.pullPolicy=Always") == set()
+
+
+def test_the_operator_takes_the_arguments_that_the_chart_gives_it(helm: Helm) -> None:
+    for case in ("default", "namespaced", "everything"):
+        (deployment,) = of_kind(render(helm, f"--values={CASES / case}.values.yaml"), "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        arguments = [each.replace("$(", "").replace(")", "") for each in container["args"]]
+        _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        assert bound.arguments["port"] == container["ports"][0]["containerPort"]

@@ -1,7 +1,7 @@
 """Where the executables of a control plane lie, and how each is obtained when it is missing.
 
-Everything is kept in a cache shared by all checkouts of a user: ``~/.cache/stageline/kube`` (STAGELINE_KUBE_CACHE
-names another place). A part is obtained once; a second caller waits for the first one's file lock.
+Everything is kept in a cache shared by all checkouts of a user: ``~/.cache/stageline/kube`` (STAGELINE_CACHE names
+another place than ``~/.cache/stageline``). A part is obtained once; a second caller waits for the first one's file lock.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def obtain_clients() -> Clients:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("STAGELINE_KUBE_CACHE") or Path.home() / ".cache" / "stageline" / "kube")
+    return Path(os.environ.get("STAGELINE_CACHE") or Path.home() / ".cache" / "stageline") / "kube"
 
 
 def _once(target: Path, make: Callable[[], None]) -> None:

@@ -1,0 +1,38 @@
+"""The judge of manifests ``checkov``, in an environment of its own: its pins would decide over ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+VERSION = "3.3.30"
+
+
+def checkov_findings(manifest: Path) -> set[str]:
+    """Names of the checks that fail on the Kubernetes objects in ``manifest``, like "CKV_K8S_43".
+
+    Raises AssertionError when nothing was checked, which would look like no findings.
+    """
+    command = [str(_executable()), "--file", str(manifest), "--framework", "kubernetes", "--output", "json"]
+    # Without --skip-download it asks its maker's service first, and waits long where there is none.
+    command += ["--skip-download", "--compact"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    report = json.loads(done.stdout)
+    assert report["summary"]["passed"] > 0, done.stderr
+    assert report["summary"]["parsing_errors"] == 0, report["results"]["parsing_errors"]
+    return {each["check_id"] for each in report["results"]["failed_checks"]}
+
+
+def _executable() -> Path:
+    cache = Path(os.environ.get("STAGELINE_CACHE") or Path.home() / ".cache" / "stageline")
+    environment = cache / f"checkov-{VERSION}"
+    executable = environment / "bin" / "checkov"
+    if not executable.exists():
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--allow-existing", str(environment)], check=True)
+        python = str(environment / "bin" / "python")
+        subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, f"checkov=={VERSION}"], check=True)
+    return executable
