@@ -44,10 +44,10 @@ async def serve(options: Options) -> None:
     metrics = Metrics()
     operators: list[Operator] = []
     async with contextlib.AsyncExitStack() as stack:
-        lease_client = KubeClient(configuration, seconds=CALL_SECONDS)
+        lease_client = KubeClient(configuration, options.identity, seconds=CALL_SECONDS)
         stack.push_async_callback(lease_client.close)
         lease = Lease(lease_client, options.lease_namespace, options.lease_name, options.identity)
-        kube = KubeClient(configuration, may_write=lease.left, wrote=metrics.wrote)
+        kube = KubeClient(configuration, options.identity, may_write=lease.left, wrote=metrics.wrote)
         stack.push_async_callback(kube.close)
         port = await stack.enter_async_context(
             serving(options.host, options.port, metrics, lambda: any(each.is_ready for each in operators))

@@ -27,6 +27,7 @@ class KubeClient:
     """One connection pool. Not to be shared by event loops.
 
     Args:
+        identity: of this process: in the user agent, so that the audit log tells which one it was.
         may_write: seconds for which this process may still write; 0 or less: LeaseLostError before anything is sent.
             A write that is not answered within them is given up.
         wrote: see ``Writing``.
@@ -36,13 +37,14 @@ class KubeClient:
     def __init__(
         self,
         configuration: Configuration,
+        identity: str,
         *,
         may_write: Callable[[], float] = lambda: REQUEST_SECONDS,
         wrote: Writing = lambda verb, kind: None,
         seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._client = ApiClient(configuration)
-        self._client.user_agent = FIELD_MANAGER
+        self._client.user_agent = f"{FIELD_MANAGER}/{identity}"
         # Not awaited: its discovery, with a cache file, is not needed, since our kinds' paths are known.
         self._dynamic = DynamicClient(self._client)
         self._may_write = may_write

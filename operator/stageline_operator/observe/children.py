@@ -12,7 +12,7 @@ from stageline_operator.api.constants import FIELD_MANAGER
 from stageline_operator.decide.observed import Child
 from stageline_operator.observe.pods import controller
 
-_SERVER_SIDE = ("managedFields", "uid", "resourceVersion", "creationTimestamp", "generation", "selfLink")
+_SERVER_SIDE = ("managedFields", "uid", "resourceVersion", "generation", "selfLink")
 
 
 @dataclass(frozen=True, slots=True)
