@@ -61,7 +61,7 @@ def _run(simulation: Simulation, workload: str, crash_at: int | None = None) -> 
     WORKLOADS[workload](simulation)
     done = 0
     for _ in range(500):
-        if simulation.is_dirty or (simulation.again_at is not None and simulation.again_at <= simulation.now):
+        if simulation.is_due:
             left = None if crash_at is None or crash_at < done else crash_at - done
             done += len(simulation.reconcile(crash_after=left).actions)
         elif not simulation.advance():

@@ -49,6 +49,9 @@ def clock(replica: Replica, now: float) -> Clock:
     if placed is None and replica.is_placed:
         placed = max(slot.live.scheduled_at or 0.0 for slot in replica.slots if slot.live is not None)
     head = replica.head.live
+    if placed is not None and memory is None and head is not None and not head.ready:
+        # Nobody remembers whether it was ready before; its deadline begins when it last could have been.
+        placed = max(placed, head.ready_changed_at or 0.0)
     if replica.is_ready and head is not None:
         return Clock(placed, head.ready_changed_at or head.created_at, None)
     was_ready = memory is not None and (memory.ready_since is not None or memory.not_ready_since is not None)
@@ -74,11 +77,17 @@ def deadline(times: Clock, restart: Restart) -> float | None:
 
 
 def judge(replica: Replica, books: Books, times: Clock, restart: Restart, secret: str, now: float) -> GivenUp | None:
-    """Whether the replica is given up: a cause used up its budget, its deadline passed, or its keys are lost.
+    """Whether the replica is given up: a cause used up its budget, its deadline passed, or its keys are lost. One that
+    serves is never given up.
 
     Args:
         secret: name of the group Secret.
     """
+    if _keys_are_lost(replica, secret):
+        message = f"Secret {secret} was deleted; its pods have keys that no new pod has"
+        return _with_retry(Cause.CONFIGURATION, Reason.POD_CANNOT_START, message, books, restart, now)
+    if times.ready is not None:
+        return None
     cause = exhausted(restart, books.used)
     if cause is not None:
         same = [each.failure for each in books.counted if each.failure.cause is cause]
@@ -86,9 +95,6 @@ def judge(replica: Replica, books: Books, times: Clock, restart: Restart, secret
         ending = f": {latest.pod}: {describe(latest)}" if latest is not None else ""
         message = f"{cause} happened more often than spec.restart.budget allows ({budget_of(restart, cause)}){ending}"
         return GivenUp(Reason.BUDGET_EXHAUSTED, message, books.used, None)
-    if _keys_are_lost(replica, secret):
-        message = f"Secret {secret} was deleted; its pods have keys that no new pod has"
-        return _with_retry(Cause.CONFIGURATION, Reason.POD_CANNOT_START, message, books, restart, now)
     limit = deadline(times, restart)
     if limit is None or now < limit:
         return None

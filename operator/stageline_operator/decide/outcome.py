@@ -96,6 +96,11 @@ class Outcome:
             and len(self.courses) == len(self.staying)
         )
 
+    @property
+    def is_moving(self) -> bool:
+        """Something starts, recovers, drains or is rolled: heads have news."""
+        return bool(self.draining or self.old or self.ready < len(self.courses))
+
     def wakes(self) -> list[float]:
         """Times at which something is due though nothing happens."""
         restart = self.plan.restart

@@ -43,19 +43,22 @@ def _strive(outcome: Outcome) -> Decision:
     desired = Desired(plan, observed)
     has_shared = desired.want_shared()
     moves = next_moves(plan, fleet)
-    drained = {replica.number for replica in moves.drain}
+    drained = {replica.number for replica, _ in moves.drain}
     staying = [replica for replica in fleet.live if replica.number not in drained]
     born = _born(moves, outcome) if has_shared and _has_gang(outcome) else []
     outcome.is_stopped = is_stopped(plan, fleet)
     outcome.courses = list(_courses([*staying, *born], outcome))
-    outcome.draining = (*moves.drain, *(replica for replica in fleet.leaving if not replica.is_failed))
+    outcome.draining = (
+        *(replica for replica, _ in moves.drain),
+        *(replica for replica in fleet.leaving if not replica.is_failed),
+    )
     outcome.waiting = _waiting(outcome, born)
 
     desired.want_revisions(outcome.spec.generation, [each.revision for each in (*fleet.live, *fleet.leaving)])
     for course in outcome.courses:
         desired.want_replica(course)
     steps = [course.steps for course in outcome.courses]
-    steps += [dismiss(replica.pods, _why_drained(replica, plan), now) for replica in moves.drain]
+    steps += [dismiss(replica.pods, why, now) for replica, why in moves.drain]
     steps += [dismiss(replica.pods, "its replica leaves", now) for replica in fleet.leaving]
     actions = [*desired.applies, *_secret(outcome, is_first=bool(born) and not observed.pods)]
     actions += desired.free(action for step in steps for action in step.actions)
@@ -82,7 +85,7 @@ def _decision(outcome: Outcome, actions: list[Action], steps: Iterable[Steps]) -
     return Decision(
         actions=(*actions, *told, *([WriteStatus(status)] if status != outcome.spec.status else [])),
         again_after=max(0.0, min(wakes) - outcome.now) if wakes else None,
-        poll=not outcome.is_settled,
+        poll=outcome.is_moving,
     )
 
 
@@ -147,7 +150,8 @@ def _waiting(outcome: Outcome, born: list[Replica]) -> tuple[Replica, ...]:
 def _secret(outcome: Outcome, *, is_first: bool) -> list[Action]:
     """The group's keys are made before the first pod, and anew when a pod reports them missing."""
     secret = names.group_secret(outcome.plan.owner)
-    if any(misses_secret(pod, secret) for pod in outcome.observed.pods):
+    pods = [slot.live for replica in outcome.fleet.live for slot in replica.slots]
+    if any(pod is not None and misses_secret(pod, secret) for pod in pods):
         return [CreateGroupSecret("a pod reports that it is missing")]
     return [CreateGroupSecret("pods need it")] if is_first and not outcome.observed.secret_exists else []
 
@@ -162,9 +166,3 @@ def _leftovers(outcome: Outcome) -> list[Action]:
         for child in replica.children
         if not child.deleting
     ]
-
-
-def _why_drained(replica: Replica, plan: Plan) -> str:
-    if replica.revision != plan.current.revision:
-        return f"replica {replica.number} has an earlier revision"
-    return f"replica {replica.number} is one more than wanted"

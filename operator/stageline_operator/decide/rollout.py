@@ -21,12 +21,12 @@ class Moves:
     Attributes:
         target: revision of the replicas to create.
         create: how many.
-        drain: which replicas to drain.
+        drain: which replicas to drain, and why.
     """
 
     target: RevisionPlan
     create: int
-    drain: tuple[Replica, ...]
+    drain: tuple[tuple[Replica, str], ...]
 
 
 def next_moves(plan: Plan, fleet: Fleet) -> Moves:
@@ -40,8 +40,8 @@ def next_moves(plan: Plan, fleet: Fleet) -> Moves:
     if old:
         existing = {replica.number for replica in (*fleet.live, *fleet.leaving)} | held
         create = min(create, plan.replicas + plan.rollout.max_surge - len(existing))
-    drain = (*_superseded(plan, new, old), *drain_order(new)[: max(0, len(new) - plan.replicas)])
-    return Moves(plan.current, max(0, create), drain)
+    drain = [(each, f"replica {each.number} has an earlier revision") for each in _superseded(plan, new, old)]
+    return Moves(plan.current, max(0, create), (*drain, *_surplus(plan, new)))
 
 
 def is_stopped(plan: Plan, fleet: Fleet) -> bool:
@@ -73,4 +73,9 @@ def _scale_only(plan: Plan, fleet: Fleet, old: Sequence[Replica]) -> Moves:
     known = [replica.plan for replica in drain_order(old) if replica.plan is not None]
     target = known[0] if known else plan.current
     create = plan.replicas - len(fleet.live) - len(fleet.held) if known else 0
-    return Moves(target, max(0, create), tuple(drain_order(fleet.live)[: max(0, len(fleet.live) - plan.replicas)]))
+    return Moves(target, max(0, create), _surplus(plan, fleet.live))
+
+
+def _surplus(plan: Plan, replicas: Sequence[Replica]) -> tuple[tuple[Replica, str], ...]:
+    too_many = drain_order(replicas)[: max(0, len(replicas) - plan.replicas)]
+    return tuple((each, f"replica {each.number} is one more than wanted") for each in too_many)

@@ -108,17 +108,26 @@ class Simulation:
             AssertionError: it does not come to rest.
         """
         for _ in range(rounds):
-            if self._is_due():
-                self.reconcile()
-            elif not self.advance():
-                if self.again_at is None:
-                    return
-                self.now = max(self.now, self.again_at)
+            if not self.step():
+                return
         last = "\n".join(map(shown, self.writes[-6:]))
         raise AssertionError(f"no rest after {rounds} rounds; the last writes were\n{last}")
 
-    def _is_due(self) -> bool:
+    @property
+    def is_due(self) -> bool:
+        """Something changed, or the operator wanted to look again by now."""
         return self.is_dirty or (self.again_at is not None and self.again_at <= self.now)
+
+    def step(self) -> bool:
+        """What comes next: a reconcile when one is due, else the cluster, else time until the operator wants to look
+        again. False: nothing will happen any more."""
+        if self.is_due:
+            self.reconcile()
+        elif not self.advance():
+            if self.again_at is None:
+                return False
+            self.now = max(self.now, self.again_at)
+        return True
 
     def observed(self) -> Observed:
         heads = {}
@@ -141,10 +150,12 @@ class Simulation:
             self.events.append(action)
             return
         self.writes.append(action)
-        self.is_dirty = True
         if isinstance(action, CreateGroupSecret):
+            self.is_dirty = self.is_dirty or not self.has_secret
             self.has_secret = True
-        elif isinstance(action, Create):
+            return
+        self.is_dirty = True
+        if isinstance(action, Create):
             name = action.body["metadata"]["name"]
             assert name not in self.pods, f"{name} exists already"
             assert self.has_secret, f"{name} was created before the group Secret"
@@ -248,7 +259,8 @@ class Simulation:
         elif pod.has_ended:
             return
         elif not self._is_running(pod):
-            if not any(container.waiting.startswith(("ErrImage", "Create")) for container in pod.containers):
+            words = {container.waiting for container in pod.containers}
+            if "ErrImagePull" not in words and (self.has_secret or "CreateContainerConfigError" not in words):
                 self.set_pod(pod_states.running(pod))
         elif not pod.is_head and not pod.ready:
             self.set_pod(pod_states.made_ready(pod, True, self.now))
@@ -312,3 +324,24 @@ def resource(name: str = "demo", **spec: Any) -> dict[str, Any]:
             **copy.deepcopy(spec),
         },
     }
+
+
+def settled(**spec: Any) -> Simulation:
+    """A resource whose replicas are all ready."""
+    simulation = Simulation(resource(**spec))
+    simulation.settle()
+    return simulation
+
+
+def acts(decision: Decision) -> list[str]:
+    """What a decision does to objects: a verb and a name each; status and Events apart."""
+    verbs = {Create: "create", Apply: "apply", Delete: "delete", ForceDelete: "force-delete"}
+    found = []
+    for action in decision.actions:
+        if isinstance(action, Create | Apply):
+            found.append(f"{verbs[type(action)]} {action.body['kind']} {action.body['metadata']['name']}")
+        elif isinstance(action, Delete | ForceDelete):
+            found.append(f"{verbs[type(action)]} {action.ref.kind} {action.ref.name}")
+        elif isinstance(action, CreateGroupSecret):
+            found.append("create the group Secret")
+    return found
