@@ -1,1 +1,4 @@
-"""Does actions: one function per kind of action, in order, through ``kube``. Rate of Events is limited here."""
+"""Does actions: one function per kind of action, in order, through ``kube``; what the server answers goes to ``observe``.
+
+The rate of Events is limited here.
+"""

@@ -10,7 +10,6 @@ import cyclopts
 from stageline_operator.api.errors import OperatorError, SpecError
 from stageline_operator.cli.crd import crd_command
 from stageline_operator.cli.docs import docs_command
-from stageline_operator.cli.plan import plan_command
 from stageline_operator.cli.render import render_command
 
 app = cyclopts.App(
@@ -18,9 +17,10 @@ app = cyclopts.App(
     help="Run InferenceDeployments on Kubernetes.",
     version=version("stageline"),
 )
-app.command("stageline_operator.cli.run:run_command", name="run")  # by name: it loads kopf and the client
+# By name: these two load the client, and kopf, which the others can do without.
+app.command("stageline_operator.cli.run:run_command", name="run")
+app.command("stageline_operator.cli.plan:plan_command", name="plan")
 app.command(render_command, name="render")
-app.command(plan_command, name="plan")
 app.command(crd_command, name="crd")
 app.command(docs_command, name="docs")
 

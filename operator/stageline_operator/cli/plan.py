@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stageline_operator.api.errors import SpecError
 from stageline_operator.cli.files import NOTHING, ClusterFlags, read_resources
+from stageline_operator.cli.live import look
 from stageline_operator.decide.actions import Action, Apply, Create, CreateGroupSecret, Delete, EmitEvent, ForceDelete
 from stageline_operator.decide.observed import Observed
 from stageline_operator.decide.predict import predict
@@ -17,11 +21,18 @@ from stageline_operator.plan.build import build_revision
 from stageline_operator.plan.spec import Spec, read_spec, read_wanted
 
 START = 0.0
-"""Time of a prediction; nothing in it depends on when it is."""
+"""Time of a prediction without a cluster; nothing in it depends on when it is."""
 
 
 def plan_command(
-    file: Path, /, *, since: Path | None = None, namespace: str = "default", cluster: ClusterFlags = NOTHING
+    file: Path,
+    /,
+    *,
+    since: Path | None = None,
+    live: bool = False,
+    kubeconfig: Path | None = None,
+    namespace: str = "default",
+    cluster: ClusterFlags = NOTHING,
 ) -> None:
     """Print what the operator would do for the resources in a file, step by step, and why. Each step begins when the
     one before has succeeded.
@@ -32,11 +43,20 @@ def plan_command(
         YAML file with InferenceDeployments; - reads stdin.
     since
         File with the same resources as they run now. Without it they are new.
+    live
+        Look into the cluster for what runs now and for what it has, instead of believing flags. Nothing is written.
+    kubeconfig
+        File that says where the cluster is, for --live. Without it: $KUBECONFIG.
     namespace
         Namespace of resources that name none.
     cluster
         What the cluster has; by default nothing beyond Kubernetes itself.
     """
+    if live:
+        if since is not None:
+            raise SpecError("--since", str(since), "leave it out with --live, which looks at what runs now")
+        _plan_live(read_resources(file, namespace), kubeconfig)
+        return
     before = {} if since is None else {_key(body): body for body in read_resources(since, namespace)}
     for body in read_resources(file, namespace):
         spec, observed = read_spec(body), Observed(cluster)
@@ -47,6 +67,15 @@ def plan_command(
             print(line)
 
 
+def _plan_live(bodies: list[Body], kubeconfig: Path | None) -> None:
+    for body, (found, observed) in zip(bodies, asyncio.run(look(bodies, kubeconfig)), strict=True):
+        generation = found["metadata"]["generation"] + 1 if found is not None else 1
+        metadata = {**(found or body)["metadata"], "generation": generation}
+        spec = read_spec({**(found or body), "metadata": metadata, "spec": body.get("spec")})
+        for line in plan_lines(spec, observed, found, time.time()):
+            print(line)
+
+
 def settled(spec: Spec, old: Spec, observed: Observed) -> tuple[Spec, Observed]:
     """The resource and what is there when an older spec of it has been carried out in full."""
     for _, old, observed in predict(old, observed, START):  # noqa: B007, B020
@@ -54,7 +83,7 @@ def settled(spec: Spec, old: Spec, observed: Observed) -> tuple[Spec, Observed]:
     return replace(spec, generation=old.generation + 1, status=old.status), observed
 
 
-def plan_lines(spec: Spec, observed: Observed, old: Body | None) -> Iterator[str]:
+def plan_lines(spec: Spec, observed: Observed, old: Body | None, now: float = START) -> Iterator[str]:
     """What would be done, as lines."""
     current = build_revision(spec.wanted).revision
     before = spec.status.current_revision
@@ -68,7 +97,7 @@ def plan_lines(spec: Spec, observed: Observed, old: Body | None) -> Iterator[str
     if old is not None:
         yield from (f"  {line}" for line in _changes(read_wanted(old["spec"]).dump(), spec.wanted.dump(), "spec"))
     number = 0
-    for decision, *_ in predict(spec, observed, START):
+    for decision, *_ in predict(spec, observed, now):
         lines = [line for action in decision.actions if (line := _line(action))]
         if lines:
             number += 1

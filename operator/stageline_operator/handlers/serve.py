@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import threading
 from collections.abc import Collection
 from typing import Any
 
@@ -24,8 +26,10 @@ from stageline_operator.runtime.web import serving
 
 WRITERS_SECONDS = 5.0
 """Time for writes under way to end, when the process is asked to."""
-WATCH_SECONDS = 5.0
+WATCH_SECONDS = 3.0
 """Time for kopf to end its tasks."""
+EXIT_SECONDS = 5.0
+"""Time for everything else; then the process ends in any case."""
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +85,17 @@ async def _run(
     end_watch.set()
     work.cancel()
     ended = await asyncio.gather(work, _end_watch(watch), return_exceptions=True)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
+    errors = [error for error in ended if isinstance(error, Exception)]
+    _end_soon(1 if errors else 0)
+    if errors:
+        raise errors[0]
+
+
+def _end_soon(code: int) -> None:
+    """When one of its watches has failed, kopf leaves the others running, and they may resist being cancelled."""
+    timer = threading.Timer(EXIT_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 async def _end_watch(watch: Collection[asyncio.Task[None]]) -> None:
@@ -93,7 +105,7 @@ async def _end_watch(watch: Collection[asyncio.Task[None]]) -> None:
         OperatorError: one of them had failed.
     """
     try:
-        # Tasks that are not kopf's are none of its business; it would end them too.
+        # Of all other tasks it would first wait a long time for the end, then cancel them; the end of the loop does.
         await asyncio.wait_for(kopf.run_tasks(watch, ignored=asyncio.all_tasks()), WATCH_SECONDS)
     except TimeoutError:
         log.warning("kopf did not end within %g s", WATCH_SECONDS)

@@ -66,21 +66,14 @@ class KubeClient:
 
     async def list_seen(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[list[Seen]]:
         """See Kube."""
-        token = ""
-        while True:
-            answer = await self._request(
-                "get",
-                self._path(kind, namespace),
-                f"list {kind.plural} in {namespace or 'all namespaces'}",
-                label_selector=selector or None,
-                limit=CHUNK,
-                _continue=token or None,
-                header_params={"Accept": _METADATA},
-            )
-            yield [_seen(item["metadata"]) for item in answer["items"] or ()]
-            token = answer["metadata"].get("continue", "")
-            if not token:
-                return
+        async for items in self._list(kind, namespace, selector, _METADATA):
+            yield [_seen(item["metadata"]) for item in items]
+
+    async def list_bodies(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Body]:
+        """Read all objects whole, one after the other."""
+        async for items in self._list(kind, namespace, selector, "application/json"):
+            for item in items:
+                yield {"apiVersion": kind.api_version, "kind": kind.kind} | item
 
     async def create(self, kind: Kind, body: Body) -> Body:
         """See Kube."""
@@ -116,6 +109,23 @@ class KubeClient:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         return await self._write("delete", "delete", kind, self._path(kind, namespace, name), options)
+
+    async def _list(self, kind: Kind, namespace: str | None, selector: str, accept: str) -> AsyncIterator[list[Body]]:
+        token = ""
+        while True:
+            answer = await self._request(
+                "get",
+                self._path(kind, namespace),
+                f"list {kind.plural} in {namespace or 'all namespaces'}",
+                label_selector=selector or None,
+                limit=CHUNK,
+                _continue=token or None,
+                header_params={"Accept": accept},
+            )
+            yield answer["items"] or []
+            token = answer["metadata"].get("continue", "")
+            if not token:
+                return
 
     async def _apply(self, kind: Kind, body: Body, path: str) -> Body:
         return await self._write(

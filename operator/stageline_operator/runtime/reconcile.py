@@ -6,7 +6,6 @@ import logging
 import time
 from dataclasses import dataclass
 
-from stageline_operator.api.constants import LABEL_REVISION
 from stageline_operator.api.errors import GoneError, SpecError
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.apply.context import Context
@@ -14,10 +13,10 @@ from stageline_operator.apply.events import Events
 from stageline_operator.apply.run import run
 from stageline_operator.decide.actions import Decision, EmitEvent, WriteStatus
 from stageline_operator.decide.invalid import decide_invalid
-from stageline_operator.decide.observed import Observed
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.kube.client import Body, Kube
-from stageline_operator.kube.kinds import RESOURCE, REVISION
+from stageline_operator.kube.kinds import RESOURCE
+from stageline_operator.objects.revision import content_of
 from stageline_operator.observe.observed import Observer
 from stageline_operator.observe.store import Key
 from stageline_operator.plan.build import build_plan
@@ -90,7 +89,8 @@ class Reconciler:
         observed = self.observer.observed(owner)
         try:
             spec = read_spec(body)
-            plan = build_plan(spec, _contents(observed))
+            contents = (content_of(child.body) for child in observed.children)
+            plan = build_plan(spec, dict(content for content in contents if content is not None))
         except SpecError as error:
             return decide_invalid(error, last, body["metadata"]["generation"], now), 0
         return decide(spec, plan, observed, now), spec.wanted.replicas
@@ -100,12 +100,3 @@ class Reconciler:
         if uid is not None:
             self.observer.store.drop(uid)
             self.observer.learned.forget(uid)
-
-
-def _contents(observed: Observed) -> dict[str, str]:
-    """By revision, what the ControllerRevisions hold."""
-    return {
-        child.body["metadata"]["labels"][LABEL_REVISION]: child.body["data"]["content"]
-        for child in observed.children
-        if child.kind == REVISION.kind and LABEL_REVISION in child.body["metadata"].get("labels", {})
-    }

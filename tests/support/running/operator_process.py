@@ -32,6 +32,7 @@ class OperatorProcess:
         restart: bool = True,
         name: str = "operator",
     ) -> None:
+        self.name = name
         self.log = folder / f"{name}.log"
         self._command = [
             sys.executable,

@@ -64,9 +64,15 @@ class Scene:
         operator.wait_leading()
         return operator
 
+    def run_standby(self, name: str) -> OperatorProcess:
+        """An operator that waits for the Lease, until the test ends."""
+        operator = self._stack.enter_context(self.operator(name=name))
+        operator.wait_ready()
+        return operator
+
     def proxy(self, name: str = "proxy") -> FaultyProxy:
         """A proxy for one operator, until the test ends."""
-        return self._stack.enter_context(FaultyProxy(self.plane, self._token, self.folder, name))
+        return self._stack.enter_context(FaultyProxy(self.plane, self._token, self.folder, f"{self.namespace}-{name}"))
 
     # -- a person -------------------------------------------------------------------------------------------------
 
