@@ -32,7 +32,7 @@ kube: install ## obtain a real Kubernetes for the tests: builds it once per mach
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
 
-test: check ## all checks and all tests
+test: check kube ## all checks and all tests
 	$(BIN)/pytest --cov --cov-report=term
 
 check: lint types

@@ -12,7 +12,9 @@ import yaml
 from support.kube.api import KubeApi
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_nodes import FakeNodes
+from support.kube.verbs import given_rights, used_rights
 from support.kube.waiting import wait_until
+from support.running.account import ACCOUNT, chart_rules
 from support.running.scene import Scene
 
 SHARED_NODES = ("node-a", "node-b", "node-c")
@@ -23,6 +25,10 @@ SHARED_NODES = ("node-a", "node-b", "node-c")
 def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as plane:
         yield plane
+        operators = [user for user in plane.audit.users() if user.endswith(f":{ACCOUNT}")]
+        used = used_rights(event for user in operators for event in plane.audit_events(user))
+        lacking = {right for right in used - given_rights(chart_rules()) if right.resource != "leases"}
+        assert not lacking, f"some test's operator needs what the chart's Role does not give: {sorted(lacking)}"
 
 
 @pytest.fixture(scope="session")

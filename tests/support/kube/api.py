@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -35,6 +35,7 @@ class KubeApi:
         self._http = httpx.Client(base_url=server, verify=tls, headers=list(headers), timeout=30, trust_env=False)
         self._resources: dict[str, tuple[str, bool]] = {}
         self._kinds: dict[tuple[str, str], str] = {}
+        self._served: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         self._http.close()
@@ -42,6 +43,11 @@ class KubeApi:
     def is_ready(self) -> bool:
         """Whether the API server has started all its parts and reaches etcd."""
         return self._http.get("/readyz").is_success
+
+    def served(self) -> set[tuple[str, str]]:
+        """Group and name of every resource that the server has, subresources as "pods/status"."""
+        self._discover()
+        return self._served
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -60,8 +66,9 @@ class KubeApi:
     def list(self, resource: str, namespace: str | None = None, labels: str = "", fields: str = "") -> list[Object]:
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         answer = self.request("GET", self.path(resource, namespace), params={k: v for k, v in selectors.items() if v})
-        items: list[Object] = answer["items"]
-        return items
+        # The items of a list do not say what they are.
+        what = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
+        return [what | item for item in answer["items"]]
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -164,6 +171,9 @@ class KubeApi:
                 self._kinds[api_version, each["responseKind"]["kind"]] = full
                 self._resources.setdefault(full, place)
                 self._resources.setdefault(each["resource"], place)
+                self._served.add((group_name, each["resource"]))
+                for below in each.get("subresources", []):
+                    self._served.add((group_name, f"{each['resource']}/{below['subresource']}"))
 
 
 def tls_context(authority: str, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
@@ -172,11 +182,3 @@ def tls_context(authority: str, certificate: str | None = None, key: str | None 
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
-
-
-def read_audit(path: str) -> Iterator[Object]:
-    """The events of an audit log, oldest first; the last line is left out while it is being written."""
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)

@@ -20,7 +20,8 @@ import httpx
 
 from support.kube import flags
 from support.kube.access import Access
-from support.kube.api import ApiError, Object, read_audit
+from support.kube.api import ApiError, Object
+from support.kube.audit import AuditLog
 from support.kube.certificates import Authority
 from support.kube.flags import Layout, Settings
 from support.kube.parts import Parts, obtain
@@ -48,6 +49,7 @@ class ControlPlane(Access):
         super().__init__(server, folder, authority, parts.kubectl)
         for component in ("controller-manager", "scheduler"):
             self.certificate_kubeconfig(component, self.certificate(f"system:kube-{component}"))
+        self.audit = AuditLog(self._layout.audit_log)
         self._etcd = self._process("etcd", flags.etcd(parts, self._layout))
         self._api_server = self._process("kube-apiserver", flags.api_server(parts, self._layout, self.settings))
         self._controllers = self._process(
@@ -166,12 +168,7 @@ class ControlPlane(Access):
 
         A request's event is written when the request has ended: a moment after its caller has the answer.
         """
-        return [
-            event
-            for event in read_audit(str(self._layout.audit_log))
-            if user in (None, event["user"]["username"], event.get("impersonatedUser", {}).get("username"))
-            and namespace in (None, event.get("objectRef", {}).get("namespace"))
-        ]
+        return self.audit.events(user, namespace)
 
     def logs(self) -> str:
         """The ends of the components' logs, for a failure's message."""

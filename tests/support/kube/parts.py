@@ -1,7 +1,7 @@
 """Where the executables of a control plane lie, and how each is obtained when it is missing.
 
 Everything is kept in a cache shared by all checkouts of a user: ``~/.cache/stageline/kube`` (STAGELINE_CACHE names
-another place than ``~/.cache/stageline``). A part is obtained once; a second caller waits for the first one's file lock.
+another place than ``~/.cache/stageline``). A part is obtained once; a second caller waits for the first one's lock.
 """
 
 from __future__ import annotations
