@@ -20,7 +20,9 @@ _AMOUNTS: Final = ("minResources", "requests", "limits", "sizeLimit")
 
 def differs(desired: Mapping[str, Any], child: Child) -> str:
     """The first path in which a child is not as desired; "" when it is."""
-    return _first_difference(desired, child.body, "") or _first_left_over(desired, child)
+    # Items of a LIST have neither apiVersion nor kind; a child of another kind would not have been found.
+    fields = {key: value for key, value in desired.items() if key not in ("apiVersion", "kind")}
+    return _first_difference(fields, child.body, "") or _first_left_over(desired, child)
 
 
 def _first_difference(desired: Any, observed: Any, path: str, *, is_amount: bool = False) -> str:

@@ -94,7 +94,7 @@ class Simulation:
         decision = self.decide()
         actions = decision.actions if crash_after is None else decision.actions[:crash_after]
         for action in actions:
-            self._do(action)
+            self.do(action)
         if crash_after is not None and crash_after < len(decision.actions):
             self.is_dirty = True  # the next process begins with everything
         elif decision.again_after is not None:
@@ -145,7 +145,7 @@ class Simulation:
 
     # -- the API server ----------------------------------------------------------------------------------------------
 
-    def _do(self, action: Action) -> None:
+    def do(self, action: Action) -> None:
         if isinstance(action, EmitEvent):
             self.events.append(action)
             return
