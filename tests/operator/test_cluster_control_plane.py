@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from support.kube.api import ApiError, KubeApi
@@ -152,3 +156,30 @@ def test_two_control_planes_run_side_by_side_and_leave_nothing(control_plane: Co
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def components_in(folder: Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and any(str(folder) in part for part in process.info["cmdline"] or [])
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_by_hand_it_ends_with_its_process_and_leaves_nothing(number: signal.Signals) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.kube", "up", "--nodes=1"],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        folder = Path(output.readline().partition("KUBECONFIG=")[2].split()[0]).parent
+        assert len(components_in(folder)) >= 4
+        process.send_signal(number)
+        process.wait(60)
+    wait_until(lambda: not folder.exists() and not components_in(folder), "all to go")
