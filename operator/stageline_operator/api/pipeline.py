@@ -34,7 +34,7 @@ class LayerRange(ApiModel):
 
 
 class StageDefaults(PodSettings):
-    """What every stage has, unless its entry in `stageList` says otherwise."""
+    """What every stage has: tensor parallelism, resources, placement. Its entry in `stageList` may say otherwise."""
 
     tensor_parallel: Ranks = 1
     """Tensor-parallel ranks of a stage; all of them live in one pod."""
@@ -60,7 +60,8 @@ _RANGES_GIVEN = "!has(self.stageList) || !self.stageList.all(s, has(s.layers))"
 
 
 class Pipeline(ApiModel):
-    """How the model is cut. Either `stages`, for equal stages, or `stageList`, one entry for each stage."""
+    """How the model is cut into stages, and what each stage needs. Either `stages`, for equal stages, or `stageList`,
+    one entry for each stage."""
 
     stages: Annotated[int, Field(ge=1, le=MAX_STAGES)] | None = None
     """Number of equal pipeline stages. Default: the length of `stageList`."""

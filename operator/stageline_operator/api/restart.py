@@ -33,7 +33,7 @@ class Restart(ApiModel):
     `Failed`."""
 
     budget: RestartBudget = RestartBudget()
-    """Restarts that each cause may use."""
+    """Restarts of pods of one replica that each cause may use."""
     backoff_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
     """Seconds before the second restart in a row; doubled for each further one. The first is at once."""
     max_backoff_seconds: Annotated[int, Field(ge=1, le=86400)] = 300

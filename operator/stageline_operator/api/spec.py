@@ -36,7 +36,7 @@ class InferenceDeploymentSpec(ApiModel):
     """What a person asks for: a model, how it is cut into pipeline stages, how many replicas of the pipeline."""
 
     model: Model
-    """Which model, from where, under which name."""
+    """Which model is served, where it comes from, and what clients call it."""
     image: Image
     """Container image of the engine, for heads and stages. A digest pins it."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -54,7 +54,7 @@ class InferenceDeploymentSpec(ApiModel):
     restart: Restart = Restart()
     """What happens when pods end."""
     scheduling: Scheduling = Scheduling()
-    """Where pods are placed, and that they are placed together."""
+    """Where the pods of a replica are placed, and that they are placed together or not at all."""
     network: Network = Network()
     """How clients reach the replicas."""
     monitoring: Monitoring = Monitoring()

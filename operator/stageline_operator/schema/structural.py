@@ -71,9 +71,11 @@ class _Walk:
         for name, field in model.model_fields.items():
             alias = field.alias or name
             made = self._node(whole["properties"][alias], whole.get("$defs", {}), models_in(field.annotation))
-            made.pop("description", None)
+            whole_text, text = made.pop("description", ""), text_of(field.description)
             if is_new:
-                made["description"] = text_of(field.description)
+                # What the type says goes on where the field's text ends, or is about something wider.
+                goes_on = whole_text.startswith(text.removesuffix("."))
+                made["description"] = whole_text if goes_on else text
             default = _default(field, made)
             if default is not None:
                 made["default"] = default
