@@ -18,7 +18,7 @@ from stageline_operator.plan.spec import read_spec
 from support.operator.server_objects import paths_of
 from support.operator.simulation import Simulation, acts, resource, settled
 
-SERVICE = {
+SERVICE: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "demo", "labels": {"a": "1"}},
@@ -40,7 +40,7 @@ def _condition(simulation: Simulation, kind: str) -> dict[str, Any]:
     return found
 
 
-# -- what counts as a difference -----------------------------------------------------------------------------------------
+# -- what counts as a difference ---
 
 
 def test_defaults_and_fields_of_others_are_no_difference() -> None:
@@ -96,7 +96,7 @@ def test_amounts_are_compared_as_amounts(ours: str, theirs: str, same: bool) -> 
     assert (differs(desired, _child(observed, frozenset())) == "") is same
 
 
-# -- what comes back -----------------------------------------------------------------------------------------------------
+# -- what comes back ---
 
 
 def test_a_child_deleted_by_hand_comes_back() -> None:
@@ -170,7 +170,7 @@ def test_what_the_api_server_refuses_is_told_in_its_own_words_and_tried_again() 
     assert _condition(simulation, "Degraded")["message"].endswith("refuses Pod demo-0-head-0: exceeded quota: pods=0")
 
 
-# -- names that belong to others -----------------------------------------------------------------------------------------
+# -- names that belong to others ---
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_pod_of_somebody_else_is_never_taken_over() -> None:
     assert "Pod demo-0-s1-0 is not this resource's" in _condition(simulation, "Degraded")["message"]
 
 
-# -- gang schedulers -----------------------------------------------------------------------------------------------------
+# -- gang schedulers ---
 
 
 def test_a_gang_scheduler_that_is_missing_is_told_and_no_pod_is_made() -> None:

@@ -44,7 +44,7 @@ def _live(simulation: Simulation, prefix: str) -> str:
     return next(pod.name for pod in simulation.pods.values() if pod.name.startswith(prefix) and pod.gone_at is None)
 
 
-# -- a pod is over -------------------------------------------------------------------------------------------------------
+# -- a pod is over ---
 
 
 @pytest.mark.parametrize(("pod", "successor"), [(STAGE, "demo-0-s1-1"), (HEAD, "demo-0-head-1")])
@@ -118,7 +118,7 @@ def test_a_replica_whose_pods_are_all_being_deleted_is_not_healed_but_replaced()
     assert sorted(simulation.pods) == ["demo-1-head-0", "demo-1-s0-0", "demo-1-s1-0"]
 
 
-# -- causes, budgets, back-off -------------------------------------------------------------------------------------------
+# -- causes, budgets, back-off ---
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_pod_that_fails_for_ever_costs_less_than_a_write_a_second() -> None:
     assert len(simulation.writes) - before < 300
 
 
-# -- deadlines -----------------------------------------------------------------------------------------------------------
+# -- deadlines ---
 
 
 def _never_ready(simulation: Simulation, pods: Callable[[PodSummary], bool]) -> None:
@@ -279,7 +279,7 @@ def test_a_replica_that_waits_for_nodes_is_never_given_up() -> None:
     assert _status(simulation)["phase"] == "Pending"
 
 
-# -- pods that cannot start ----------------------------------------------------------------------------------------------
+# -- pods that cannot start ---
 
 
 def test_an_image_that_cannot_be_pulled_is_told_once_however_often_the_kubelet_tries() -> None:
@@ -288,7 +288,7 @@ def test_an_image_that_cannot_be_pulled_is_told_once_however_often_the_kubelet_t
     simulation.reconcile()
     simulation.advance()
     name = _live(simulation, "demo-0-s1")
-    writes = []
+    writes: list[int] = []
     for reason in ("ErrImagePull", "ImagePullBackOff", "ErrImagePull"):
         simulation.set_pod(pod_states.waiting(simulation.pods[name], reason, f"try {len(writes)}"))
         decision = simulation.reconcile()

@@ -64,3 +64,9 @@ def test_a_file_without_a_resource_is_refused(text: str, message: str, tmp_path:
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         app(["render", str(file)], exit_on_error=False, print_error=False, result_action="return_value")
+
+
+@pytest.mark.parametrize("more", [["--kubeconfig", "x"], ["--live", "--volcano"], ["--live", "--since", "x"]])
+def test_flags_that_would_have_no_effect_are_refused(more: list[str]) -> None:
+    with pytest.raises(ValueError, match="leave"):
+        app(["plan", str(PLANNED[0]), *more], exit_on_error=False, print_error=False, result_action="return_value")

@@ -52,9 +52,11 @@ def plan_command(
     cluster
         What the cluster has; by default nothing beyond Kubernetes itself.
     """
+    if kubeconfig is not None and not live:
+        raise SpecError("--kubeconfig", str(kubeconfig), "it has no effect without --live; add that, or leave it out")
     if live:
-        if since is not None:
-            raise SpecError("--since", str(since), "leave it out with --live, which looks at what runs now")
+        if since is not None or cluster != NOTHING:
+            raise SpecError("--live", ..., "it looks itself; leave out --since and what the cluster has")
         _plan_live(read_resources(file, namespace), kubeconfig)
         return
     before = {} if since is None else {_key(body): body for body in read_resources(since, namespace)}
@@ -93,7 +95,7 @@ def plan_lines(spec: Spec, observed: Observed, old: Body | None, now: float = ST
     elif before == current:
         yield f"{title}: revision {current} stays, so no pod is replaced"
     else:
-        yield f"{title}: revision {before} → {current}, so every replica is replaced"
+        yield f"{title}: revision {before} → {current}, so every replica is to be replaced"
     if old is not None:
         yield from (f"  {line}" for line in _changes(read_wanted(old["spec"]).dump(), spec.wanted.dump(), "spec"))
     number = 0

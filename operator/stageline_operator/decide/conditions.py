@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from stageline_operator.api.conditions import ConditionType, Phase, Reason
-from stageline_operator.api.status import Condition
+from stageline_operator.api.status import Condition, EffectiveSetting
 from stageline_operator.decide.deadlines import troubles
 from stageline_operator.decide.effective import differing
 from stageline_operator.decide.outcome import Outcome, Problem
@@ -17,7 +17,7 @@ Statement = tuple[bool, Reason, str]
 """Whether a condition holds, why in a word, why for a person."""
 
 
-def problems(outcome: Outcome) -> list[Problem]:
+def problems(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[Problem]:
     """All that needs a person, the worst first."""
     found = list(outcome.problems)
     found += [
@@ -40,7 +40,7 @@ def problems(outcome: Outcome) -> list[Problem]:
             found.append(Problem(reason, f"replica {replica.number}: {memory.message}"))
     if outcome.is_stopped:
         found.append(Problem(Reason.ROLLOUT_STOPPED, "a replica of the new revision failed; the old ones keep serving"))
-    found += [Problem(Reason.EFFECT_DIFFERS, sentence) for sentence in differing(outcome)]
+    found += [Problem(Reason.EFFECT_DIFFERS, sentence) for sentence in differing(outcome, settings)]
     return sorted(found, key=lambda problem: _WORST_FIRST.index(problem.reason))
 
 
@@ -80,7 +80,7 @@ def progressing(outcome: Outcome) -> Statement:
     waiting = [pod for course in outcome.staying for pod in unplaced(course.replica) if pod.unschedulable]
     if waiting:
         return True, Reason.WAITING_FOR_SCHEDULING, f"{waiting[0].name} finds no node: {waiting[0].unschedulable}"
-    if outcome.old:
+    if outcome.old or any(replica.revision != outcome.plan.current.revision for replica in outcome.draining):
         message = f"{outcome.updated} of {outcome.plan.replicas} replicas have the current revision"
         return True, Reason.ROLLING_OUT, message
     if all(replica.memory is not None and replica.memory.next_restart is None for replica in outcome.waiting) and (
@@ -125,12 +125,12 @@ def phase(outcome: Outcome, conditions: Iterable[Condition]) -> tuple[Phase, str
     return (Phase.PROGRESSING if was_ready or outcome.old else Phase.PENDING), moving.reason
 
 
-def make_conditions(outcome: Outcome) -> tuple[Condition, ...]:
+def make_conditions(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> tuple[Condition, ...]:
     """All three; a condition keeps its time while its status stays."""
     statements = {
         ConditionType.AVAILABLE: available(outcome),
         ConditionType.PROGRESSING: progressing(outcome),
-        ConditionType.DEGRADED: degraded(outcome, problems(outcome)),
+        ConditionType.DEGRADED: degraded(outcome, problems(outcome, settings)),
     }
     return tuple(
         condition(outcome.spec.status.conditions, kind, statement, outcome.spec.generation, outcome.now)

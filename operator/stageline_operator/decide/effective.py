@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from stageline_operator.api import quantity
@@ -58,17 +58,15 @@ def effective(outcome: Outcome) -> tuple[EffectiveSetting, ...]:
     return tuple(found[field] for field in sorted(found))[:MOST]
 
 
-def differing(outcome: Outcome) -> list[str]:
+def differing(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[str]:
     """Fields of the engine that have another value in force than the spec asks for; each as a sentence's part."""
-    state = _state(outcome)
-    if state is None:
-        return []
+    reported = {setting.field: setting.value for setting in settings if setting.source == "engine"}
     found = []
     for name, wanted in outcome.spec.wanted.engine:
-        value = state.settings.get(name)
-        if value is None or wanted is None or wanted == "auto" or _is_equal(wanted, value):
+        value = reported.get(_engine_field(name))
+        if value is None or wanted is None or wanted == "auto" or _is_equal(_text(wanted), value):
             continue
-        found.append(f"{_engine_field(name)} is {_text(wanted)}, and the engine reports {_text(value)}")
+        found.append(f"{_engine_field(name)} is {_text(wanted)}, and the engine reports {value}")
     return found
 
 
@@ -100,11 +98,11 @@ def _is_free_map(path: str) -> bool:
     return path.rpartition(".")[2] in ("labels", "annotations", "nodeSelector", "requests", "limits")
 
 
-def _is_equal(wanted: object, value: object) -> bool:
+def _is_equal(wanted: str, value: str) -> bool:
     if wanted == value:
         return True
     try:
-        return quantity.parse(str(wanted)) == quantity.parse(str(value))
+        return quantity.parse(wanted) == quantity.parse(value)
     except ValueError:
         return False
 

@@ -30,7 +30,8 @@ def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
     """What is."""
     plan = outcome.plan
     entries = _entries(outcome)
-    conditions = make_conditions(outcome)
+    settings = effective(outcome)
+    conditions = make_conditions(outcome, settings)
     word, reason = phase(outcome, conditions)
     return InferenceDeploymentStatus(
         observed_generation=outcome.spec.generation,
@@ -45,7 +46,7 @@ def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
         conditions=conditions,
         plan=plan_status(outcome),
         replica_list=_shorten(entries),
-        effective=effective(outcome),
+        effective=settings,
         last_failure=_last_failure(outcome),
     )
 

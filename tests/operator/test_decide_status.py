@@ -1,0 +1,201 @@
+"""What the status says, and what an Event tells: the truth, once, in few bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stageline_operator.api.errors import SpecError
+from stageline_operator.api.state import HeadState
+from stageline_operator.api.status import InferenceDeploymentStatus
+from stageline_operator.decide.actions import EmitEvent, WriteStatus
+from stageline_operator.decide.invalid import decide_invalid
+from stageline_operator.decide.observed import HeadAnswer
+from stageline_operator.decide.reconcile import decide
+from stageline_operator.plan.spec import read_spec, read_status
+from support.operator import pods as pod_states
+from support.operator.simulation import Simulation, resource, settled
+
+
+def _conditions(simulation: Simulation) -> dict[str, tuple[str, str]]:
+    return {
+        each["type"]: (each["status"], each["reason"])
+        for each in simulation.body["status"]["conditions"]
+        if each["observedGeneration"] == simulation.body["metadata"]["generation"]
+    }
+
+
+def test_a_ready_resource_says_so() -> None:
+    simulation = settled(replicas=2)
+    status = simulation.body["status"]
+    assert (status["phase"], status["ready"], status["reason"]) == ("Ready", "2/2", "UpToDate")
+    assert (status["replicas"], status["readyReplicas"], status["updatedReplicas"]) == (2, 2, 2)
+    assert status["selector"] == "stageline.dev/name=demo,stageline.dev/role=head"
+    assert _conditions(simulation) == {
+        "Available": ("True", "ReplicasReady"),
+        "Progressing": ("False", "UpToDate"),
+        "Degraded": ("False", "NoGangScheduler"),
+    }
+
+
+def test_scaled_to_zero_is_ready_and_not_available() -> None:
+    simulation = settled(replicas=0)
+    assert simulation.body["status"]["phase"] == "Ready"
+    assert _conditions(simulation)["Available"] == ("False", "ScaledToZero")
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    simulation = settled()
+    before = {each["type"]: each["lastTransitionTime"] for each in simulation.body["status"]["conditions"]}
+    simulation.now += 500
+    simulation.change(replicas=2)
+    simulation.settle()
+    after = {each["type"]: each["lastTransitionTime"] for each in simulation.body["status"]["conditions"]}
+    assert after["Available"] == before["Available"]
+    assert after["Progressing"] > before["Progressing"]
+
+
+def test_each_pod_is_named_with_its_node_and_since_when_it_is_ready() -> None:
+    (replica,) = settled().body["status"]["replicaList"]
+    assert (replica["phase"], replica["epoch"]) == ("Ready", 1)
+    assert [stage["pod"] for stage in replica["stages"]] == ["demo-0-s0-0", "demo-0-s1-0"]
+    for pod in (replica["head"], *replica["stages"]):
+        assert pod["ready"] and pod["node"] and pod["readySince"]
+
+
+def test_the_plan_has_the_layers_that_the_engine_chose_and_keeps_them_when_no_head_answers() -> None:
+    simulation = settled()
+    head = simulation.pods["demo-0-head-0"]
+    stages = [
+        {"stage": number, "pod": "", "state": "member", "layers": layers, "tensor_parallel": 1}
+        for number, layers in enumerate(([0, 19], [19, 30]))
+    ]
+    said = {"epoch": 1, "ready": True, "draining": False, "stages": stages, "settings": {"max_num_seqs": 64}}
+    state = HeadState.model_validate_json(json.dumps(said))
+    answers = {0: HeadAnswer(0, head.uid, simulation.now, state, "")}
+    for heads in (answers, {}):
+        observed = replace(simulation.observed(), heads=heads)
+        for action in decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now).actions:
+            simulation.do(action)
+        plan = simulation.body["status"]["plan"]
+        assert [stage["layers"] for stage in plan["stageList"]] == ["0-19", "19-30"]
+
+
+def _with_settings(simulation: Simulation, **settings: Any) -> None:
+    head = simulation.pods["demo-0-head-0"]
+    state = HeadState(epoch=1, ready=True, draining=False, stages=(), settings=settings)
+    observed = replace(simulation.observed(), heads={0: HeadAnswer(0, head.uid, simulation.now, state, "")})
+    for action in decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now).actions:
+        simulation.do(action)
+
+
+def test_every_field_of_the_spec_is_echoed_with_the_value_in_force() -> None:
+    simulation = settled(model={"source": "hf://org/model", "revision": "0123abc"}, engine={"kvMemory": "4Gi"})
+    _with_settings(simulation, max_num_seqs=64, kv_memory=4 * 1024**3, micro_batches=3)
+    found = {each["field"]: (each["value"], each["source"]) for each in simulation.body["status"]["effective"]}
+    assert found["spec.engine.maxNumSeqs"] == ("64", "engine")
+    assert found["spec.engine.microBatches"] == ("3", "engine"), "what was left to the engine is told too"
+    assert found["spec.model.revision"] == ("0123abc", "operator")
+    wanted = read_spec(simulation.body).wanted.dump()
+    missing = [path for path in _set_fields(wanted, "spec") if not any(field.startswith(path) for field in found)]
+    assert missing == []
+    assert _conditions(simulation)["Degraded"] == ("False", "NoGangScheduler"), "4Gi is 4294967296"
+
+
+def _set_fields(value: Any, path: str) -> list[str]:
+    if isinstance(value, dict) and value:
+        return [found for key, below in value.items() for found in _set_fields(below, f"{path}.{key}")]
+    return [] if value in ({}, [], "") else [path]
+
+
+def test_a_value_that_differs_from_what_was_asked_for_is_degraded() -> None:
+    simulation = settled(engine={"maxNumSeqs": 32})
+    _with_settings(simulation, max_num_seqs=16)
+    assert _conditions(simulation)["Degraded"] == ("True", "EffectDiffers")
+    message = simulation.body["status"]["conditions"][2]["message"]
+    assert message == "spec.engine.maxNumSeqs is 32, and the engine reports 16"
+
+
+def test_an_answer_of_an_earlier_head_says_nothing() -> None:
+    simulation = settled(engine={"maxNumSeqs": 32})
+    state = HeadState(epoch=9, ready=True, draining=False, stages=(), settings={"max_num_seqs": 16})
+    observed = replace(simulation.observed(), heads={0: HeadAnswer(0, "an earlier pod", simulation.now, state, "")})
+    decision = decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now)
+    assert not any(isinstance(action, WriteStatus) for action in decision.actions)
+
+
+def test_the_heads_are_asked_often_only_while_something_moves() -> None:
+    simulation = Simulation(resource())
+    assert simulation.reconcile().poll is True
+    simulation.settle()
+    assert simulation.decide().poll is False
+
+
+def test_events_tell_each_change_of_state_once() -> None:
+    simulation = settled()
+    simulation.set_pod(pod_states.failed(simulation.pods["demo-0-s1-0"], simulation.now, "Evicted"))
+    simulation.reconcile()
+    simulation.settle()
+    simulation.change(image="example/stageline:2")
+    simulation.settle()
+    told = [event.reason.value for event in simulation.events]
+    assert told == [
+        "ReplicaCreated",
+        "NoGangScheduler",
+        "ReplicaReady",
+        "StageReplaced",
+        "ReplicaRecovered",
+        "ReplicaCreated",
+        "RollingOut",
+        "ReplicaDraining",
+        "ReplicaReady",
+        "ReplicaDeleted",
+        "RolloutComplete",
+    ]
+
+
+def test_what_the_status_says_is_read_back_as_it_was_written() -> None:
+    simulation = settled(replicas=2)
+    written = [action.status for action in simulation.writes if isinstance(action, WriteStatus)][-1]
+    assert read_status(json.loads(json.dumps(written.dump()))) == written
+
+
+def test_a_status_of_many_replicas_in_trouble_stays_small() -> None:
+    simulation = settled(replicas=120, pipeline={"stages": 1}, restart={"budget": {"crash": 100}})
+    for pod in list(simulation.pods.values()):
+        simulation.set_pod(pod_states.restarted(pod, 1, simulation.now, log="x" * 2048))
+    simulation.reconcile()
+    status = simulation.body["status"]
+    assert len(status["replicaList"]) == 100
+    assert len(json.dumps(status)) < 300_000
+    InferenceDeploymentStatus.model_validate_json(json.dumps(status))
+
+
+def test_replicas_that_the_list_had_no_room_for_are_not_given_up_when_they_stumble() -> None:
+    simulation = settled(replicas=103, pipeline={"stages": 1})
+    simulation.now += 50_000
+    listed = {entry["replica"] for entry in simulation.body["status"]["replicaList"]}
+    unlisted = next(pod for pod in simulation.pods.values() if pod.is_head and pod.replica not in listed)
+    simulation.set_pod(pod_states.made_ready(unlisted, False, simulation.now))
+    simulation.reconcile()
+    entry = next(each for each in simulation.body["status"]["replicaList"] if each["replica"] == unlisted.replica)
+    assert entry["phase"] == "Starting"
+
+
+def test_a_wrong_spec_is_told_and_nothing_is_touched() -> None:
+    simulation = settled()
+    with pytest.raises(SpecError) as caught:
+        read_spec(simulation.body | {"spec": simulation.body["spec"] | {"replicas": -1}})
+    before = read_status(simulation.body["status"])
+    decision = decide_invalid(caught.value, before, 2, simulation.now)
+    event, write = decision.actions
+    assert isinstance(event, EmitEvent)
+    assert isinstance(write, WriteStatus)
+    degraded = next(each for each in write.status.conditions if each.type == "Degraded")
+    assert (degraded.status, degraded.reason, degraded.observed_generation) == ("True", "InvalidSpec", 2)
+    assert "spec.replicas=-1" in degraded.message
+    assert write.status.replica_list == before.replica_list
+    assert decide_invalid(caught.value, write.status, 2, simulation.now + 9).actions == ()
