@@ -43,7 +43,7 @@ def home(plane: ControlPlane) -> Iterator[str]:
     yield name
     plane.api.delete("namespaces", name)
     for resource in ("clusterroles", "clusterrolebindings"):
-        for each in plane.api.list(resource, labels="app.kubernetes.io/name=stageline"):
+        for each in plane.api.list(resource, labels="app.kubernetes.io/name=stageline-operator"):
             plane.api.delete(resource, each["metadata"]["name"])
     if plane.api.find("customresourcedefinitions", CRD_NAME):
         plane.api.delete("customresourcedefinitions", CRD_NAME)
@@ -96,7 +96,7 @@ def test_install_runs_two_operator_pods_under_the_restricted_standard_and_says_w
     plane: ControlPlane, helm: Helm, home: str
 ) -> None:
     notes = install(helm, home)
-    pods = plane.api.list("pods", home, labels="app.kubernetes.io/component=operator")
+    pods = plane.api.list("pods", home, labels="app.kubernetes.io/name=stageline-operator")
     assert len(pods) == 2
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2, "a lost node must not take both"
     assert "kubectl explain infdep.spec" in notes
@@ -148,7 +148,7 @@ def test_uninstall_keeps_definition_and_resources_and_a_later_install_takes_them
     resource = apply_example(plane.api, home)
     helm("uninstall", "stageline", f"--namespace={home}", "--wait")
     assert not plane.api.list("deployments.apps", home)
-    assert not plane.api.list("clusterroles", labels="app.kubernetes.io/name=stageline")
+    assert not plane.api.list("clusterroles", labels="app.kubernetes.io/name=stageline-operator")
     assert plane.api.get("inferencedeployments", resource["metadata"]["name"], home) == resource
     install(helm, home)
     assert plane.api.get("inferencedeployments", resource["metadata"]["name"], home) == resource

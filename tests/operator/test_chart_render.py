@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stageline_operator.api.constants import OPERATOR_POD_LABELS
 from stageline_operator.cli.main import app
 from support.checkov import checkov_findings
 from support.golden import assert_golden
@@ -132,6 +133,12 @@ def test_checkov_finds_nothing_but_that_the_default_image_is_a_tag(helm: Helm, t
     # A digest is only known where an image is published, and Always would refuse images that were loaded by hand.
     assert findings() == {"CKV_K8S_43", "CKV_K8S_15"}
     assert findings(f"--set=image.digest=sha256:{'0' * 64},image.pullPolicy=Always") == set()
+
+
+def test_the_operators_pods_have_the_labels_that_its_network_policies_let_in(helm: Helm) -> None:
+    (deployment,) = of_kind(render(helm, f"--values={CASES / 'everything.values.yaml'}"), "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels.items() >= OPERATOR_POD_LABELS.items()
 
 
 def test_the_operator_takes_the_arguments_that_the_chart_gives_it(helm: Helm) -> None:

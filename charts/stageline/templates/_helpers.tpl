@@ -11,15 +11,19 @@
 {{- .Values.serviceAccount.name | default (include "stageline.fullname" .) -}}
 {{- end -}}
 
-{{/* What never changes in the life of a release. */}}
+{{/*
+What never changes in the life of a release. The NetworkPolicies that the operator makes let pods of this name reach the
+status ports of its children.
+*/}}
 {{- define "stageline.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: stageline-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
 {{- define "stageline.labels" -}}
 {{ include "stageline.selectorLabels" . }}
+app.kubernetes.io/part-of: stageline
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
