@@ -201,6 +201,16 @@ def test_running_pods_stay_when_a_shared_name_is_taken_later() -> None:
     assert _condition(simulation, "Degraded")["reason"] == "NameTaken"
 
 
+def test_no_old_replica_is_drained_for_a_new_one_that_cannot_be_made() -> None:
+    simulation = settled(replicas=2, rollout={"maxSurge": 0, "maxUnavailable": 1})
+    before = set(simulation.pods)
+    del simulation.children["Service", "demo"]
+    simulation.strangers = (Stranger("Service", "demo", ""),)
+    simulation.change(image="example/stageline:2")
+    simulation.settle()
+    assert set(simulation.pods) == before
+
+
 def test_a_pod_of_somebody_else_is_never_taken_over() -> None:
     simulation = Simulation(resource(), strangers=(Stranger("Pod", "demo-0-s1-0", ""),))
     simulation.settle()

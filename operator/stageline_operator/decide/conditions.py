@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 from stageline_operator.api.conditions import ConditionType, Phase, Reason
 from stageline_operator.api.status import Condition, EffectiveSetting
@@ -15,6 +15,20 @@ from stageline_operator.decide.times import to_text
 
 Statement = tuple[bool, Reason, str]
 """Whether a condition holds, why in a word, why for a person."""
+
+
+WORST_FIRST: Final = (
+    Reason.NAME_TAKEN,
+    Reason.GANG_UNAVAILABLE,
+    Reason.BUDGET_EXHAUSTED,
+    Reason.CHILD_REFUSED,
+    Reason.POD_CANNOT_START,
+    Reason.REPLICA_DEADLINE,
+    Reason.CHILD_CONTESTED,
+    Reason.ROLLOUT_STOPPED,
+    Reason.EFFECT_DIFFERS,
+)
+"""Reasons to call a person; the first that holds is the condition's."""
 
 
 def problems(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[Problem]:
@@ -41,20 +55,7 @@ def problems(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[Pro
     if outcome.is_stopped:
         found.append(Problem(Reason.ROLLOUT_STOPPED, "a replica of the new revision failed; the old ones keep serving"))
     found += [Problem(Reason.EFFECT_DIFFERS, sentence) for sentence in differing(outcome, settings)]
-    return sorted(found, key=lambda problem: _WORST_FIRST.index(problem.reason))
-
-
-_WORST_FIRST = (
-    Reason.NAME_TAKEN,
-    Reason.GANG_UNAVAILABLE,
-    Reason.BUDGET_EXHAUSTED,
-    Reason.CHILD_REFUSED,
-    Reason.POD_CANNOT_START,
-    Reason.REPLICA_DEADLINE,
-    Reason.CHILD_CONTESTED,
-    Reason.ROLLOUT_STOPPED,
-    Reason.EFFECT_DIFFERS,
-)
+    return sorted(found, key=lambda problem: WORST_FIRST.index(problem.reason))
 
 
 def available(outcome: Outcome) -> Statement:

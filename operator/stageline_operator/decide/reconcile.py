@@ -18,7 +18,7 @@ from stageline_operator.decide.heal import Steps, delete_child, dismiss, heal
 from stageline_operator.decide.observed import Observed
 from stageline_operator.decide.outcome import Course, Outcome, Problem
 from stageline_operator.decide.replicas import Replica, Slot, labels, replicas
-from stageline_operator.decide.rollout import Moves, is_stopped, next_moves
+from stageline_operator.decide.rollout import Moves, is_stopped, keep, next_moves
 from stageline_operator.decide.status import make_status
 from stageline_operator.objects.gang import gang_of, resolve
 from stageline_operator.plan import names
@@ -42,10 +42,12 @@ def _strive(outcome: Outcome) -> Decision:
     plan, observed, fleet, now = outcome.plan, outcome.observed, outcome.fleet, outcome.now
     desired = Desired(plan, observed)
     has_shared = desired.want_shared()
-    moves = next_moves(plan, fleet)
+    may_create = _has_gang(outcome) and has_shared
+    # While no new replica can be made, none is drained to make room for one.
+    moves = next_moves(plan, fleet) if may_create else keep(plan, fleet)
     drained = {replica.number for replica, _ in moves.drain}
     staying = [replica for replica in fleet.live if replica.number not in drained]
-    born = _born(moves, outcome) if has_shared and _has_gang(outcome) else []
+    born = _born(moves, outcome)
     outcome.is_stopped = is_stopped(plan, fleet)
     outcome.courses = list(_courses([*staying, *born], outcome))
     outcome.draining = (

@@ -44,6 +44,11 @@ def next_moves(plan: Plan, fleet: Fleet) -> Moves:
     return Moves(plan.current, max(0, create), (*drain, *_surplus(plan, new)))
 
 
+def keep(plan: Plan, fleet: Fleet) -> Moves:
+    """Make nothing, and drain only what is more than wanted."""
+    return Moves(plan.current, 0, _surplus(plan, fleet.live))
+
+
 def is_stopped(plan: Plan, fleet: Fleet) -> bool:
     """The roll-out goes no further, since a replica of the new revision was given up while old ones remain."""
     has_old = any(replica.revision != plan.current.revision for replica in fleet.live)
