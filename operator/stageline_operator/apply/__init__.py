@@ -1,4 +1,4 @@
-"""Does actions: one function per kind of action, in order, through ``kube``; what the server answers goes to ``observe``.
+"""Does actions: one function per kind of action, in order, through ``kube``.
 
-The rate of Events is limited here.
+What the server answers goes to ``observe``. The rate of Events is limited here.
 """
