@@ -27,8 +27,8 @@ pods and Services are made from it.
 
 Settings of pods can be written in four places, and the narrower one wins: `podTemplate` (all pods), then `head`, or
 `pipeline.stageDefaults` (all stages), then `pipeline.stageList[]` (one stage). Maps join key by key, `env` and
-`volumes` by name, `volumeMounts` by path, tolerations add up, everything else is replaced as a whole. A place that names
-a resource in `resources` (say `memory`) replaces its request and its limit.
+`volumes` by name, `volumeMounts` by path, tolerations add up, everything else is replaced as a whole. A place that
+names a resource in `resources` (say `memory`) replaces its request and its limit.
 """
 
 
