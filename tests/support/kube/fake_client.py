@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -32,13 +32,16 @@ class FakeClient:
 
     def __init__(self, server: str, tls: ssl.SSLContext) -> None:
         self._server = server
+        self._connector = aiohttp.TCPConnector(ssl=tls, limit=16)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=16),
+            connector=self._connector,
             headers={"Impersonate-User": "fake-kubelet", "Impersonate-Group": "system:masters"},
             read_bufsize=WATCH_LINE_BYTES,
         )
 
     async def close(self) -> None:
+        # A polite end of TLS would outlive the event loop.
+        await self._connector.close(abort_ssl=True)
         await self._session.close()
 
     async def request(
@@ -51,7 +54,7 @@ class FakeClient:
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def watch(self, path: str, resource_version: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, path: str, resource_version: str) -> AsyncGenerator[dict[str, Any], None]:
         """The events after ``resource_version``, until the stream ends or breaks (aiohttp.ClientError)."""
         query = {"watch": "1", "resourceVersion": resource_version, "allowWatchBookmarks": "true"}
         patience = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS)

@@ -131,6 +131,7 @@ class FakeNodes:
         self._errors += [each for each in results if isinstance(each, Exception) and each not in self._errors]
         await self._state_server.stop()
         await self._client.close()
+        await self._loop.shutdown_asyncgens()
 
     async def _add_node(self, name: str, shape: NodeShape) -> None:
         node = FakeNode(name, shape, self._plane.settings.version)
@@ -203,13 +204,14 @@ class FakeNodes:
             await self._forget(uid)
         for pod in answer["items"]:
             self._observe(pod)
-        async for event in self._client.watch(BOUND_PODS, answer["metadata"]["resourceVersion"]):
-            if event["type"] in ("ADDED", "MODIFIED"):
-                self._observe(event["object"])
-            elif event["type"] == "DELETED":
-                await self._forget(event["object"]["metadata"]["uid"])
-            elif event["type"] == "ERROR":
-                return
+        async with contextlib.aclosing(self._client.watch(BOUND_PODS, answer["metadata"]["resourceVersion"])) as events:
+            async for event in events:
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    self._observe(event["object"])
+                elif event["type"] == "DELETED":
+                    await self._forget(event["object"]["metadata"]["uid"])
+                elif event["type"] == "ERROR":
+                    return
 
     def _observe(self, pod: Pod) -> None:
         uid, node = pod["metadata"]["uid"], self._nodes.get(pod["spec"].get("nodeName", ""))
