@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube crash-points clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ demo: install ## serve the demo model through two pipeline stages on PORT (defau
 
 test: check kube ## all checks and all tests
 	$(BIN)/pytest --cov --cov-report=term
+
+crash-points: install ## kill the operator before and after each of its writes, in six workloads (half an hour)
+	STAGELINE_CRASH_POINTS=all $(BIN)/pytest tests/operator/test_crash_points.py
 
 check: lint types
 

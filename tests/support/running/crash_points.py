@@ -187,21 +187,25 @@ def resync(scene: Scene, count: int) -> None:
 def objects(scene: Scene) -> Any:
     """All children and the status, without what differs between two runs of the same."""
     resource = scene.api.find("inferencedeployments", "demo", scene.namespace)
-    uid = resource["metadata"]["uid"] if resource is not None else "-"
+    uid = resource["metadata"]["uid"] if resource is not None else "no uid"
     found = {
-        f"{kind}/{each['metadata']['name']}".replace(uid, "UID"): _stripped(each, scene.namespace)
+        f"{kind}/{each['metadata']['name']}".replace(uid, "UID"): _stripped(
+            each, {scene.namespace: "NAMESPACE", uid: "UID"}
+        )
         for kind in CHILD_KINDS
         for each in scene.api.list(kind, scene.namespace, MANAGED)
     }
     return found | ({"status": _status(resource)} if resource is not None else {})
 
 
-def _stripped(body: Object, namespace: str) -> Any:
+def _stripped(body: Object, names: dict[str, str]) -> Any:
     kept = {key: value for key, value in body.items() if key not in ("status", "data", "apiVersion", "kind")}
     meta = {key: value for key, value in body["metadata"].items() if key not in _MADE_BY_SERVER}
-    text = json.dumps({**kept, "metadata": meta}, sort_keys=True).replace(namespace, "NAMESPACE")
+    text = json.dumps({**kept, "metadata": meta}, sort_keys=True)
     if "nodeName" in kept.get("spec", {}):
-        text = text.replace(kept["spec"]["nodeName"], "NODE")
+        names = {**names, kept["spec"]["nodeName"]: "NODE"}
+    for name, stands_for in names.items():
+        text = text.replace(name, stands_for)
     text = re.sub(r'"clusterIPs?": (\[[^]]*\]|"[^"]*")', '"clusterIP": "IP"', text)
     return json.loads(text)
 

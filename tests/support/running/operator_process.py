@@ -102,6 +102,10 @@ class OperatorProcess:
         assert self._process is not None
         self._process.send_signal(SIGCONT)
 
+    def wait_exits(self, count: int, patience: float = 60.0) -> None:
+        """Until it has ended by itself so often since its start."""
+        wait_until(lambda: len(self.exits) >= count, f"exit {count} of the operator:\n{self.log_tail()}", patience)
+
     def wait_ready(self) -> None:
         """Until it has seen everything that is in the cluster."""
         wait_until(lambda: self.get("/ready") == 200, f"the operator to be ready:\n{self.log_tail()}")
