@@ -35,7 +35,8 @@ class Restart(ApiModel):
     budget: RestartBudget = RestartBudget()
     """Restarts of pods of one replica that each cause may use."""
     backoff_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """Seconds before the second restart in a row; doubled for each further one. The first is at once."""
+    """Seconds between a pod's end and its replacement, from the second one in a row of a cause on; doubled for each
+    further one. The first is at once. A container that the kubelet restarts in its pod waits as the kubelet says."""
     max_backoff_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     """Longest back-off, in seconds."""
     reset_seconds: Seconds = 600
