@@ -35,7 +35,7 @@ demo: install ## serve the demo model through two pipeline stages on PORT (defau
 test: check kube ## all checks and all tests
 	$(BIN)/pytest --cov --cov-report=term
 
-crash-points: install ## kill the operator before and after each of its writes, in six workloads (half an hour)
+crash-points: kube ## kill the operator before and after each of its writes, in six workloads (half an hour)
 	STAGELINE_CRASH_POINTS=all $(BIN)/pytest tests/operator/test_crash_points.py
 
 check: lint types
