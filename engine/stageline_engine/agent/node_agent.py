@@ -36,8 +36,8 @@ from stageline_engine.agent.protocol import (
 from stageline_engine.agent.rank_log import RankLog
 from stageline_engine.comm.commands import RankBoot, RankId
 
-_TERMINATE_SECONDS = 2.0
-"""From SIGTERM to SIGKILL."""
+_TERMINATE_SECONDS = 1.0
+"""From SIGTERM to SIGKILL. A rank does nothing at SIGTERM but end, so one that has not is stopped or hangs."""
 _KILL_SECONDS = 1.0
 """From SIGKILL until the fork parent itself is killed, and with it whatever it could not collect."""
 _PARENT_SECONDS = 1.0
@@ -145,7 +145,7 @@ class NodeAgent:
         self._signal(rank_id, signal.SIGKILL)
 
     def close(self) -> None:
-        """End every rank and the fork parent within 5 s. May be called twice."""
+        """End every rank and the fork parent within 3 s. May be called twice."""
         if self._epoll.closed:
             return
         # A fork parent that still imports has no ranks, and hears nothing.

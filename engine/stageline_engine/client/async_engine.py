@@ -40,8 +40,8 @@ from stageline_engine.core.messages import (
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
 
-CLOSE_SECONDS = 4.5
-"""A core that has not ended its ranks and itself by then is killed; its ranks die with it. It needs 4 s for ranks that
+CLOSE_SECONDS = 3.5
+"""A core that has not ended its ranks and itself by then is killed; its ranks die with it. It needs 3 s for ranks that
 hang; the rest of the promised 5 s is for what comes before and after."""
 LAST_WORDS_MILLISECONDS = 1000
 """So long nothing may come from a core that has ended before it counts as silent."""
