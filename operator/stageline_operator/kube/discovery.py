@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from stageline_operator.api.constants import API_VERSION
 from stageline_operator.api.errors import GoneError
 from stageline_operator.kube.client import Body
 from stageline_operator.kube.kinds import NATIVE_GROUP
@@ -25,8 +26,10 @@ async def discover(client: Readable) -> Cluster:
     """Ask once.
 
     Raises:
+        GoneError: our own definition is not installed.
         ApiError: the server did not answer.
     """
+    await client.get_path(f"/apis/{API_VERSION}")
     groups = {group["name"]: group for group in (await client.get_path("/apis"))["groups"]}
     served = {entry["version"] for entry in groups.get(NATIVE_GROUP, {}).get("versions", [])}
     native = ""

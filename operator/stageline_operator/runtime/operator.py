@@ -7,10 +7,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from stageline_operator.api.errors import ApiError, OperatorError
+from stageline_operator.api.constants import KIND
+from stageline_operator.api.errors import ApiError, GoneError, OperatorError
 from stageline_operator.apply.events import Events
 from stageline_operator.kube.api_client import KubeClient
-from stageline_operator.kube.discovery import discover
+from stageline_operator.kube.discovery import Readable, discover
 from stageline_operator.kube.kinds import RESOURCE, Kind, watched_children
 from stageline_operator.observe.heads import Heads
 from stageline_operator.observe.observed import Observer
@@ -124,11 +125,14 @@ class Operator:
             self._queue.add(key)
 
 
-async def wait_for_cluster(kube: KubeClient) -> Cluster:
-    """What the API server offers, as soon as it answers."""
+async def wait_for_cluster(kube: Readable) -> Cluster:
+    """What the API server offers, as soon as it answers and has our definition: kopf looks for kinds only once."""
     while True:
         try:
             return await discover(kube)
+        except GoneError as error:
+            log.warning("the CustomResourceDefinition of %s is not installed yet: %s", KIND, error)
+            await asyncio.sleep(2.0)
         except ApiError as error:
             log.warning("the API server does not answer yet: %s", error)
             await asyncio.sleep(2.0)

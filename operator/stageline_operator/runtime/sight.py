@@ -22,6 +22,8 @@ from stageline_operator.observe.store import Key, Store
 
 BLIND_SECONDS = 30.0
 """A state that was read and that the watch has not told of for so long."""
+FIRST_SIGHT_SECONDS = 180.0
+"""The same while the first lists come in: thousands of objects."""
 READ_EVERY = 10.0
 """Seconds between two comparisons."""
 BARRIER_EVERY = 0.2
@@ -54,10 +56,18 @@ class Sight:
     _unseen: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     async def wait(self) -> None:
-        """Wait until everything that is in the cluster has been seen; an API server that fails is asked again."""
+        """Wait until everything that is in the cluster has been seen; an API server that fails is asked again.
+
+        Raises:
+            BlindError: something is there, and the watch does not tell.
+        """
         while True:
+            unseen: list[Seen] = []
             try:
-                unseen = [each for kind in self.kinds for each in await self._compare(kind)]
+                for kind in self.kinds:
+                    found = await self._compare(kind)
+                    self._judge(kind, found, FIRST_SIGHT_SECONDS)
+                    unseen += found
             except ApiError as error:
                 log.warning("not all objects are known yet: %s", error)
                 await asyncio.sleep(1.0)
@@ -77,7 +87,7 @@ class Sight:
             await asyncio.sleep(READ_EVERY)
             try:
                 for kind in self.kinds:
-                    self._judge(kind, await self._compare(kind))
+                    self._judge(kind, await self._compare(kind), BLIND_SECONDS)
             except ApiError as error:
                 log.warning("the watch was not checked: %s", error)
 
@@ -95,13 +105,13 @@ class Sight:
                 self.missed(self.store.drop(uid))
         return unseen
 
-    def _judge(self, kind: Kind, unseen: list[Seen]) -> None:
+    def _judge(self, kind: Kind, unseen: list[Seen], patience: float) -> None:
         now = self.clock()
         for each in unseen:
             version, since = self._unseen.get(each.uid, (int(each.resource_version), now))
             if self.store.has_seen(each.uid, version):
                 version, since = int(each.resource_version), now
-            if now - since >= BLIND_SECONDS:
+            if now - since >= patience:
                 raise BlindError(
                     f"the watch of {kind.plural} is blind: {each.namespace}/{each.name} has been at "
                     f"resourceVersion {version} for {now - since:.0f} s, and it has not told"
