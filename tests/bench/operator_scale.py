@@ -41,13 +41,17 @@ def main() -> None:
             nodes.add_node(f"node-{index}", NodeShape(cpu="10000", memory="10Ti", pods=PODS_PER_NODE))
         for size in sizes:
             with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-                print(*measure(Scene(plane, plane.create_namespace(), Path(folder), stack), nodes, size), sep="  ")
+                print(
+                    *measure(Scene(plane, plane.create_namespace(), Path(folder), stack), nodes, size),
+                    sep="  ",
+                    flush=True,
+                )
 
 
 def measure(scene: Scene, nodes: FakeNodes, size: int) -> list[str]:
     operator = scene.operator("--log-level=info")
     with operator:
-        operator.wait_leading()
+        operator.wait_leading(patience=300)
         begin = time.monotonic()
         for number in range(size):
             scene.apply(demo(f"demo-{number}", pipeline={"stages": STAGES}))

@@ -45,9 +45,10 @@ class OperatorProcess:
             f"--identity={name}",
             "--host=127.0.0.1",
             "--port=0",
-            "--log-level=debug",
             *arguments,
         ]
+        if not any(each.startswith("--log-level") for each in arguments):
+            self._command.append("--log-level=debug")
         self._restart = restart
         self._is_wanted = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,8 +111,8 @@ class OperatorProcess:
         """Until it has seen everything that is in the cluster."""
         wait_until(lambda: self.get("/ready") == 200, f"the operator to be ready:\n{self.log_tail()}")
 
-    def wait_leading(self) -> None:
-        wait_until(self.is_leading, "the operator to lead")
+    def wait_leading(self, patience: float = 60.0) -> None:
+        wait_until(self.is_leading, f"the operator to lead:\n{self.log_tail()}", patience)
 
     def is_leading(self) -> bool:
         return self.is_running and self.metric("stageline_operator_leading") == 1
