@@ -141,7 +141,7 @@ def _without_old_revisions(simulation: Simulation) -> list[str]:
 
 TestConvergence = Cluster.TestCase
 TestConvergence.settings = settings(
-    max_examples=60,
+    max_examples=40,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a failure shows its own steps; shrinking takes minutes
     stateful_step_count=30,
     deadline=None,
