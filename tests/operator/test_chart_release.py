@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +219,48 @@ def test_the_operator_may_do_its_work_and_nothing_else(plane: ControlPlane, helm
     ]
     assert not any(refused), refused
     plane.api.delete("namespaces", other)
+
+
+@contextmanager
+def as_the_release_runs_it(plane: ControlPlane, home: str, folder: Path) -> Iterator[None]:
+    """The operator as a process, with the arguments of its Deployment and the rights of its account."""
+    pod = plane.api.get("deployments.apps", "stageline", home)["spec"]["template"]["spec"]
+    values = {"$(POD_NAMESPACE)": home, "$(POD_UID)": "the-only-one", "--port=8080": "--port=0"}
+    arguments = pod["containers"][0]["args"]
+    for name, value in values.items():
+        arguments = [argument.replace(name, value) for argument in arguments]
+    kubeconfig = plane.service_account_kubeconfig(home, pod["serviceAccountName"])
+    here = [f"--kubeconfig={kubeconfig}", "--host=127.0.0.1"]
+    with (folder / "operator.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "stageline_operator", *arguments, *here], stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            code = process.wait(60)
+    assert code == 0, (folder / "operator.log").read_text()
+
+
+@pytest.mark.parametrize("scope", ["everywhere", "one namespace"])
+def test_what_the_release_runs_serves_what_it_was_told_to(
+    plane: ControlPlane, helm: Helm, home: str, tmp_path: Path, scope: str
+) -> None:
+    team, other = plane.create_namespace("team-"), plane.create_namespace("other-")
+    install(helm, home, *([f"--set=watchNamespaces={{{team}}}"] if scope == "one namespace" else []))
+
+    def phase(namespace: str) -> str:
+        status: dict[str, Any] = plane.api.get("inferencedeployments", "demo", namespace).get("status", {})
+        return str(status.get("phase", ""))
+
+    with as_the_release_runs_it(plane, home, tmp_path):
+        apply_example(plane.api, other)
+        apply_example(plane.api, team)
+        wait_until(lambda: phase(team) == "Ready", f"the resource in {team}")
+        if scope == "everywhere":
+            wait_until(lambda: phase(other) == "Ready", f"the resource in {other}")
+        # Other refusals may come in the first seconds of a definition, until every part of the server knows it.
+        assert "forbidden: User" not in (tmp_path / "operator.log").read_text()
+    if scope == "one namespace":
+        assert phase(other) == ""
+    for namespace in (team, other):
+        plane.api.delete("namespaces", namespace)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
+import weakref
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -12,6 +15,7 @@ import msgspec
 
 RETRY_SECONDS = 0.2
 REQUEST_SECONDS = 15.0
+CLOSE_SECONDS = 5.0
 WATCH_LINE_BYTES = 4 * 1024 * 1024
 TOO_MANY_REQUESTS = 429
 
@@ -32,7 +36,8 @@ class FakeClient:
 
     def __init__(self, server: str, tls: ssl.SSLContext) -> None:
         self._server = server
-        self._connector = aiohttp.TCPConnector(ssl=tls, limit=16)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._connector = aiohttp.TCPConnector(ssl=tls, limit=16, socket_factory=self._make_socket)
         self._session = aiohttp.ClientSession(
             connector=self._connector,
             headers={"Impersonate-User": "fake-kubelet", "Impersonate-Group": "system:masters"},
@@ -40,9 +45,20 @@ class FakeClient:
         )
 
     async def close(self) -> None:
-        # A polite end of TLS would outlive the event loop.
+        """Returns when all connections have ended: one that outlives the event loop is never closed."""
         await self._connector.close(abort_ssl=True)
         await self._session.close()
+        # Those of requests that were cancelled end politely, in the background.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while any(each.fileno() != -1 for each in self._sockets):  # noqa: ASYNC110 - sockets tell nobody
+                    await asyncio.sleep(0.01)
+
+    def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        made.setblocking(False)
+        self._sockets.add(made)
+        return made
 
     async def request(
         self, method: str, path: str, body: dict[str, Any] | None = None, content_type: str = "application/json"
