@@ -112,7 +112,8 @@ class Scene:
             is_current = status.get("observedGeneration") == body["metadata"]["generation"]
             return body if is_current and status.get("phase") == phase else None
 
-        return self.wait(check, f"{name} to be {phase}", patience)
+        reached: Object = self.wait(check, f"{name} to be {phase}", patience)
+        return reached
 
     def wait_gone(self, name: str = "demo") -> None:
         self.wait(lambda: self.api.find("inferencedeployments", name, self.namespace) is None, f"{name} to be gone")
