@@ -14,7 +14,7 @@ import pytest
 from stageline_engine.executor.inline import InlineExecutor
 from support.executor_driver import NUM_BLOCKS, ExecutorDriver, Running, stage_settings
 from support.processes import nothing_left
-from support.tiny_models import LAYERS, tiny_model
+from support.tiny_models import LAYERS, parity_prompts, reference_greedy, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
 MAX_TOKENS = 9
@@ -52,6 +52,22 @@ def test_processes_give_the_tokens_of_one_process(running: Running, expected: li
     assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
     # Once more: sequences of before are still known, their blocks taken.
     assert running.driver.generate(PROMPTS, MAX_TOKENS) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "bounds", "tp"), [("gemma3", (0, 2, 3, 5), (1, 2, 1)), ("mixtral", (0, 2, 5), (2, 1))]
+)
+def test_processes_of_other_families_give_the_tokens_of_transformers(
+    family: str, bounds: tuple[int, ...], tp: tuple[int, ...]
+) -> None:
+    folder = tiny_model(family)
+    prompts = parity_prompts(folder, (7, 2, 9, 1), MAX_TOKENS)
+    with nothing_left():
+        made = Running(folder, bounds, tp)
+        try:
+            assert made.driver.generate(prompts, MAX_TOKENS) == reference_greedy(folder, prompts, MAX_TOKENS)
+        finally:
+            made.close()
 
 
 def test_a_person_is_told_how_the_start_goes(running: Running) -> None:

@@ -21,7 +21,6 @@ CUTS = [
     for tp in spec.possible_tp
     if tp <= 3
 ]
-MIXED_FAMILIES = ("llama", "gemma3", "mixtral")
 
 
 def prepared(family: str, lengths: tuple[int, ...] = LENGTHS) -> tuple[Path, list[list[int]], list[list[int]]]:
@@ -70,7 +69,7 @@ def test_stages_may_have_different_numbers_of_ranks(tp: tuple[int, ...]) -> None
         assert engine.generate(prompts) == expected
 
 
-@pytest.mark.parametrize("family", MIXED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prefix_hits_change_no_token(family: str) -> None:
     folder, prompts, expected = prepared(family)
     with InlineEngine(folder, even_split(LAYERS, 2)) as engine:
@@ -84,7 +83,7 @@ def test_prefix_hits_change_no_token(family: str) -> None:
         engine.scheduler.check()
 
 
-@pytest.mark.parametrize("family", MIXED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_preemption_changes_no_token(family: str) -> None:
     folder, prompts, expected = prepared(family)
     # The longest needs 11 blocks of 4; together they need 29.
@@ -103,10 +102,11 @@ def test_any_number_of_micro_batches_gives_the_same_tokens(slots: int, stages: i
         assert engine.generate(prompts) == expected
 
 
-def test_cancelled_neighbours_change_no_token() -> None:
-    folder, prompts, expected = prepared("llama", tuple(range(2, 26)))
+@pytest.mark.parametrize(("family", "tp"), [("llama", 1), ("llama", 2), ("gemma3", 1), ("mixtral", 2)])
+def test_cancelled_neighbours_change_no_token(family: str, tp: int) -> None:
+    folder, prompts, expected = prepared(family, tuple(range(2, 26)))
     noise = random.Random(3)
-    with InlineEngine(folder, even_split(LAYERS, 2), slots=3, num_blocks=60) as engine:
+    with InlineEngine(folder, even_split(LAYERS, 2), tp, slots=3, num_blocks=60) as engine:
         ids = [engine.add(prompt) for prompt in prompts]
         victims = noise.sample(ids, 12)
         moments = {noise.randrange(40): victim for victim in victims}
