@@ -16,8 +16,9 @@ from stageline_operator.plan.engine_flags import API_KEYS_FILE, engine_arguments
 from stageline_operator.plan.spec import read_spec
 from support import specs
 
-OF_THE_HEAD = {"executor", "host", "port"}
-"""Options of `stageline serve` that follow from being a head, not from the resource."""
+OF_THE_HEAD = {"executor", "host", "log_level", "port"}
+"""Options of `stageline serve` that follow from being a head, not from the resource; all heads log at the default
+level."""
 
 
 def parse(arguments: tuple[str, ...]) -> tuple[EngineConfig, ServerOptions]:

@@ -1,7 +1,7 @@
 """An operator that dies before or after any of its writes is followed by one that comes to the same objects.
 
 Six workloads, each done once undisturbed, then once for each write with a crash at it. The same is done against a real
-API server in test_crash_points.py; here it takes milliseconds, so every write of every pass is tried.
+API server in check_crash_points.py; here it takes milliseconds, so every write of every pass is tried.
 """
 
 from __future__ import annotations
