@@ -20,6 +20,7 @@ from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.models.architecture import Skeleton, build_skeleton
 from stageline_engine.models.layers import kv_layers
 from stageline_engine.models.linear import pack_linears
+from stageline_engine.models.norm import fuse_norms
 from stageline_engine.models.parallel_modules import join_ranks
 from stageline_engine.models.rope import fix_longrope
 from stageline_engine.models.rows import RowBatch
@@ -130,6 +131,7 @@ def load_stage_model(settings: RankSettings, rank: int, group: TensorGroup) -> S
     kv = kv_layers(skeleton, plan, spec, group.size)
     if group.size > 1:
         join_ranks(skeleton.causal, "", plan, group, widths)
+    fuse_norms(skeleton.causal)
     weight_bytes = _pack(skeleton.causal)
     return StageModel(settings, skeleton, kv, checkpoint.bytes_read, weight_bytes, device)
 
