@@ -78,7 +78,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 64
     """Sequences that run at the same time, over all slots."""
     max_num_batched_tokens: int | None = None
-    """Rows of one micro-batch; default: 256 on a CPU, 2048 on a GPU."""
+    """Rows of one micro-batch; default: 1024 on a CPU with one stage, 256 with several; 2048 on a GPU."""
     micro_batches: int | None = None
     """Micro-batches in flight; default: chosen by predicted throughput."""
     max_waiting: int = 1024

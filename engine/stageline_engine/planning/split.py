@@ -15,7 +15,11 @@ from stageline_engine.planning.partition import best_partition
 from stageline_engine.planning.workload import DEFAULT_WORKLOAD, Workload
 
 CPU_CHUNK = 256
-"""Default rows of a micro-batch on a CPU: keeps a prefill step of a 135M model under about 500 ms on one core."""
+"""Default rows of a micro-batch of a pipeline on a CPU: several chunks of a prompt are under way at once, and a step of
+a 135M model stays under about 500 ms on one core."""
+CPU_CHUNK_ALONE = 1024
+"""The same with one stage, which has no others to keep busy: most prompts stay whole, so attention has no earlier
+chunk to gather. A third more throughput on prompts of 512 than with 256."""
 GPU_CHUNK = 2048
 ASSUMED_GPU = "H100"
 """For the proportions between layers when a cuda device is not named."""
@@ -78,7 +82,11 @@ def device_of(config: EngineConfig) -> Device:
 
 def chunk_of(config: EngineConfig) -> int:
     """Most rows of a micro-batch, which is what a prefill step has. ``device`` is resolved."""
-    return config.scheduler.max_num_batched_tokens or (GPU_CHUNK if config.parallel.device == "cuda" else CPU_CHUNK)
+    if config.scheduler.max_num_batched_tokens is not None:
+        return config.scheduler.max_num_batched_tokens
+    if config.parallel.device == "cuda":
+        return GPU_CHUNK
+    return CPU_CHUNK_ALONE if config.parallel.stages == 1 else CPU_CHUNK
 
 
 def _balanced(

@@ -28,7 +28,7 @@ class Engine(ApiModel):
     max_num_seqs: Annotated[int, Field(ge=1, le=65536)] = 64
     """Sequences that run at the same time, over all micro-batches of a replica."""
     max_num_batched_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
-    """Rows of one micro-batch, in tokens. Default: 256 on a CPU, 2048 on a GPU."""
+    """Rows of one micro-batch, in tokens. Default: 1024 on a CPU with one stage, 256 with several; 2048 on a GPU."""
     micro_batches: Annotated[int, Field(ge=1, le=256)] | None = None
     """Micro-batches in flight. Default: chosen by predicted throughput."""
     max_waiting: Annotated[int, Field(ge=1, le=1048576)] = 1024
