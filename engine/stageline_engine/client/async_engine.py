@@ -15,6 +15,7 @@ import zmq
 import zmq.asyncio
 
 from stageline_engine.client.checks import check_choices, checked_request
+from stageline_engine.client.patience import Patience
 from stageline_engine.client.readiness import why_not_ready
 from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
 from stageline_engine.core.errors import (
@@ -88,16 +89,23 @@ class AsyncEngine:
         ``setup.endpoint`` is chosen here. ``progress`` gets a line per long step.
 
         Raises:
-            EngineStartError: a stage did not start, or not within the start limit; nothing is left running.
+            EngineStartError: a stage did not start, or made no progress in the start limit; nothing is left running.
         """
         engine = cls(setup)
+        patience = Patience(setup.config.start_timeout)
+
+        def pass_on(line: str) -> None:
+            # A model may have to be fetched first, for hours.
+            patience.heard()
+            progress(line)
+
         try:
-            await engine._launch(progress)
-            await asyncio.wait_for(engine._started, setup.config.start_timeout)
+            await engine._launch(pass_on)
+            await patience.wait(engine._started)
         except TimeoutError:
             await engine.close()
             raise EngineStartError(
-                f"the stages were not ready after --start-timeout={setup.config.start_timeout:g} s: "
+                f"the stages made no progress for --start-timeout={setup.config.start_timeout:g} s: "
                 "give a larger one if the model's files are slow to read",
                 exit_code=1,
             ) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import zmq
@@ -18,6 +19,7 @@ from stageline_engine.core.errors import StageFailedError
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.thread_ranks import RankThreads
+from stageline_engine.sources.fetch import fetch
 from stageline_engine.stage.runner import StageRunner
 
 
@@ -56,6 +58,7 @@ class InlineExecutor:
             progress(f"loading stage {spec.stage}: layers {spec.start} to {spec.end - 1}")
             ranks: RankThreads[StageRunner] = RankThreads(spec.stage, spec.tp)
             self._stages.append(ranks)
+            fetch(Path(of_stage.model_folder), [spec], progress)
             ranks.make(lambda rank, group, of_stage=of_stage: StageRunner(of_stage, rank, group, epoch))  # type: ignore[misc]
             loaded += ranks.call(lambda runner: runner.loaded)
         num_blocks = choose_blocks(loaded)

@@ -83,6 +83,7 @@ class LocalExecutor:
         began = time.monotonic()
         progress(f"starting {len(self._all)} rank{'s' if len(self._all) > 1 else ''}")
         self._host = RankHost(settings)
+        self._host.fetch(settings, progress)
         self._host.wait_all(Hello, lambda rank_id, hello: None)
         progress(f"processes are there after {time.monotonic() - began:.1f} s")
         return self._host

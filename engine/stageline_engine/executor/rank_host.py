@@ -2,6 +2,7 @@
 
 send ──▶ channel ──▶ ranks        collect ◀── channel ◀── ranks
                                   collect ◀── agent   ◀── fork parent (a rank ended)
+                                  collect ◀── fetch   ◀── child (weights of this machine's ranks came, or cannot)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -21,6 +23,7 @@ from stageline_engine.comm.curve import KeyedContext, new_keys
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.errors import ConfigurationError, StageFailedError, StaleEpochError
 from stageline_engine.executor.rank_setup import Reply, all_members
+from stageline_engine.sources import fetch
 
 _log = logging.getLogger(__name__)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -40,6 +43,7 @@ class RankHost:
         self._boots: dict[RankId, RankBoot] = {}
         self._ids: dict[bytes, RankId] = {}
         self._epoch = 0
+        self._fetch: fetch.Fetch | None = None
         self._suspicion: tuple[float, StageFailedError] | None = None
         self._failure: StageFailedError | ConfigurationError | None = None
         for stage, rank in all_members(settings):
@@ -53,6 +57,17 @@ class RankHost:
             )
             self._start(boot)
 
+    def fetch(self, settings: Sequence[RankSettings], progress: Callable[[str], None]) -> None:
+        """Begin to fetch what these stages lack of their weights; ranks that load meanwhile wait for each tensor.
+
+        A failure is kept for :meth:`take_failure`.
+
+        Raises:
+            ModelSourceError: a file of the model is missing or damaged.
+        """
+        self._end_fetch()
+        self._fetch = fetch.begin(Path(settings[0].model_folder), [stage.spec for stage in settings], progress)
+
     def replace(self, rank_id: RankId) -> None:
         """Start a successor of a rank that has ended; its Hello comes when it is there."""
         boot = self._boots[rank_id]
@@ -65,7 +80,8 @@ class RankHost:
 
     def sockets(self) -> list[zmq.Socket[bytes] | int]:
         """Readable when :meth:`collect` has something."""
-        return [self._channel.socket, self._agent.fileno()]
+        fetching = [] if self._fetch is None else [self._fetch.fileno()]
+        return [self._channel.socket, self._agent.fileno(), *fetching]
 
     def send(self, rank_id: RankId, command: msgspec.Struct) -> None:
         """To one rank; never blocks. A rank that is not there is noted as a failure."""
@@ -111,6 +127,7 @@ class RankHost:
                 replies.append((rank_id, reply))
         for died in self._agent.poll():
             self._bury(died)
+        self._poll_fetch()
         return replies
 
     def take_failure(self) -> StageFailedError | ConfigurationError | None:
@@ -136,6 +153,7 @@ class RankHost:
 
     def close(self) -> None:
         """End every process within 5 s. May be called twice."""
+        self._end_fetch()
         self._agent.close()
         self._context.close()
 
@@ -145,6 +163,18 @@ class RankHost:
         self._ids[boot.identity] = rank_id
         self._channel.expect(boot.identity)
         self._agent.start(boot)
+
+    def _poll_fetch(self) -> None:
+        try:
+            if self._fetch is not None:
+                self._fetch.poll()
+        except ConfigurationError as error:
+            self._failure = self._failure or error
+
+    def _end_fetch(self) -> None:
+        if self._fetch is not None:
+            self._fetch.close()
+            self._fetch = None
 
     def _judge(self, rank_id: RankId, failed: RankFailed) -> None:
         error = failed.input_error()

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from stageline_engine.core.errors import ModelSourceError, UnsupportedModelError
 from stageline_engine.sources import integrity
+from stageline_engine.sources.sparse_file import Presence
 
 _ITEM_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 
@@ -28,6 +29,8 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
     """As safetensors writes it: ``F32``, ``BF16``, …"""
+    span: tuple[int, int]
+    """Bytes ``[begin, end)`` of the file."""
 
     @property
     def numel(self) -> int:
@@ -46,11 +49,13 @@ class Checkpoint:
         self.folder = Path(folder)
         self.bytes_read = 0
         """Bytes of all slices that were read."""
+        headers = {file: integrity.read_header(file) for file in integrity.weight_files(self.folder)}
         self.tensors = {
-            name: StoredTensor(file, tuple(entry.shape), entry.dtype)
-            for file in integrity.weight_files(self.folder)
-            for name, entry in integrity.read_header(file).items()
+            name: StoredTensor(file, tuple(entry.shape), entry.dtype, header.span(name))
+            for file, header in headers.items()
+            for name, entry in header.tensors.items()
         }
+        self._presence = {file: Presence(file) for file in headers}
         # safe_open has no type of its own.
         self._open: dict[Path, Any] = {}
 
@@ -67,15 +72,18 @@ class Checkpoint:
     def read(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
         """Read ``tensor[index]`` and nothing else of it; the result may lie in the file's mapping, so copy it.
 
+        Waits while the tensor is being fetched.
+
         Raises:
             UnsupportedModelError: the tensor is not of a float type that models here have.
-            ModelSourceError: the file cannot be read any more.
+            ModelSourceError: the file cannot be read any more, or the tensor was not fetched.
         """
         stored = self.tensors[name]
         if stored.dtype not in _ITEM_BYTES:
             raise UnsupportedModelError(
                 "model", str(stored.file), f"{name} is {stored.dtype}; give float32, bfloat16 or float16 weights"
             )
+        self._presence[stored.file].wait_for(stored.span, name)
         try:
             if stored.file not in self._open:
                 self._open[stored.file] = _open(stored.file)

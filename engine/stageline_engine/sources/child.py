@@ -1,7 +1,7 @@
-"""Work that needs torch or transformers, in a process of its own, which reports by lines of JSON.
+"""Work that needs torch, transformers or a hub, in a process of its own, which reports by lines of JSON.
 
-Both ends are here: :func:`run` in the head, :func:`main` and :class:`Reporter` in the child. The child ends when its
-parent does (its standard input closes), also when the parent was killed.
+Both ends are here: :class:`Child` and :func:`run` in the head, :func:`main` and :class:`Reporter` in the child. The
+child ends when its parent does (its standard input closes), also when the parent was killed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from typing import IO, TypeVar
+from typing import IO, Generic, TypeVar
 
 import msgspec
 
@@ -36,6 +36,83 @@ class _Message(msgspec.Struct, frozen=True, omit_defaults=True):
     result: msgspec.Raw = msgspec.Raw()
 
 
+class Child(Generic[_T]):
+    """A running ``python -m MODULE ARGUMENTS``. It ends with this process, or by :meth:`close`.
+
+    Args:
+        result_type: of what it reports at its end.
+        progress: gets its lines.
+        value: what the person named, for the error when the child dies without a word.
+        inherit: file descriptors that stay open in the child.
+        online: the child may ask the hub; otherwise transformers is kept from trying.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        result_type: type[_T] | None,
+        progress: Progress,
+        *,
+        value: str,
+        inherit: Sequence[int] = (),
+        online: bool = False,
+    ) -> None:
+        self._result_type = result_type
+        self._progress = progress
+        self._value = value
+        self._unread = b""
+        self._outcome: _Message | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # close() closes it
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            pass_fds=tuple(inherit),
+            env={"HF_HUB_DISABLE_TELEMETRY": "1", **os.environ, **({} if online else {"HF_HUB_OFFLINE": "1"})},
+        )
+
+    def fileno(self) -> int:
+        """Readable when :meth:`poll` does not block."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def poll(self) -> bool:
+        """Take what the child said, or wait until it says something; returns whether it has ended.
+
+        Raises:
+            ConfigurationError: the child refused its input, or died; the class is the child's.
+        """
+        data = os.read(self.fileno(), 1 << 16)
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            message = msgspec.json.decode(line, type=_Message)
+            if message.progress is not None:
+                self._progress(message.progress)
+            else:
+                self._outcome = message
+        if data:
+            return False
+        if self._outcome is None:
+            raise ModelSourceError("model", self._value, _last_words(self._log, self._process.wait()))
+        if self._outcome.error is not None:
+            raise _error(self._outcome)
+        return True
+
+    def result(self) -> _T:
+        """What it reported, once it has ended."""
+        assert self._outcome is not None, "poll() said that it has ended"
+        value: _T = msgspec.json.decode(self._outcome.result, type=self._result_type)
+        return value
+
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+
 def run(
     module: str,
     arguments: Sequence[str],
@@ -46,49 +123,18 @@ def run(
     inherit: Sequence[int] = (),
     online: bool = False,
 ) -> _T:
-    """Run ``python -m MODULE ARGUMENTS``, pass its progress on, and return what it reported.
-
-    Args:
-        value: what the person named, for the error when the child dies without a word.
-        inherit: file descriptors that stay open in the child.
-        online: the child may ask the hub; otherwise transformers is kept from trying.
+    """Run a :class:`Child` to its end, and return what it reported.
 
     Raises:
         ConfigurationError: the child refused its input; the class is the child's.
     """
-    with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            pass_fds=tuple(inherit),
-            env=os.environ if online else {**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-        try:
-            assert child.stdout is not None
-            outcome = _listen(child.stdout, progress)
-            code = child.wait()
-        finally:
-            child.kill()
-            child.communicate()
-        if outcome is None:
-            raise ModelSourceError("model", value, _last_words(log, code))
-    if outcome.error is not None:
-        raise _error(outcome)
-    result: _T = msgspec.json.decode(outcome.result, type=result_type)
-    return result
-
-
-def _listen(stdout: IO[bytes], progress: Progress) -> _Message | None:
-    outcome = None
-    for line in stdout:
-        message = msgspec.json.decode(line, type=_Message)
-        if message.progress is not None:
-            progress(message.progress)
-        else:
-            outcome = message
-    return outcome
+    child = Child(module, arguments, result_type, progress, value=value, inherit=inherit, online=online)
+    try:
+        while not child.poll():
+            pass
+        return child.result()
+    finally:
+        child.close()
 
 
 def _error(message: _Message) -> ConfigurationError:

@@ -9,11 +9,13 @@ import msgspec
 
 
 class ModelFolder(msgspec.Struct, frozen=True):
-    """A canonical folder: config.json, tokenizer.json, safetensors, all checked to be complete."""
+    """A canonical folder: config.json, tokenizer.json, safetensors, all checked to be there."""
 
     path: Path
     name: str
     """What clients call the model unless told otherwise: the last part of what the person named."""
+    pinned: str
+    """The name with which another machine finds the same files: a hub's model at its commit; else as it was given."""
 
 
 def layer_count(folder: Path) -> int | None:

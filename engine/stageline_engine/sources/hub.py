@@ -1,7 +1,7 @@
 """``hf://org/name[@revision]``: a repository of a Hugging Face hub, through huggingface_hub and its cache.
 
-The download runs in a process of its own (hub_download.py), so that Ctrl-C ends it at once; what came so far is used
-when it is started again.
+What asks the hub runs in processes of its own (hub_outline.py, hub_fetch.py), so that Ctrl-C ends it at once; what
+came so far is used when it is started again. Weights are not fetched here, but by those who run a stage: fetch.py.
 """
 
 from __future__ import annotations
@@ -9,19 +9,41 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import child, store
 
 SCHEME = "hf://"
-DOWNLOADER = "stageline_engine.sources.hub_download"
+OUTLINER = "stageline_engine.sources.hub_outline"
 _NAME = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
 
 
-def from_hub(model: str, progress: store.Progress, *, with_weights: bool = True) -> tuple[Path, str]:
-    """Fetch what is not here yet; returns the snapshot's folder and the repository's name without its organisation.
+class Located(msgspec.Struct, frozen=True):
+    """A folder on this machine, and the commit whose files it has."""
+
+    folder: str
+    commit: str
+
+
+class HubModel(msgspec.Struct, frozen=True):
+    """What a name of a hub means."""
+
+    folder: Path
+    name: str
+    """The repository's name without its organisation."""
+    pinned: str
+    """``hf://org/name@commit``."""
+
+
+def from_hub(model: str, progress: store.Progress, *, with_weights: bool = True) -> HubModel:
+    """Find a model that is here, or fetch its small files and the headers of its weight files.
+
+    Args:
+        with_weights: False promises only a config.json.
 
     Raises:
-        ModelSourceError: no such repository or revision, no access, or neither a hub nor a cached copy.
+        ModelSourceError: no such repository or revision, no access, or neither a hub nor a local copy.
     """
     match = _NAME.fullmatch(model.removeprefix(SCHEME))
     if match is None:
@@ -29,5 +51,5 @@ def from_hub(model: str, progress: store.Progress, *, with_weights: bool = True)
     repository, revision = match["repository"], match["revision"] or ""
     progress(f"asking the hub for {repository}" + (f" at {revision}" if revision else ""))
     files = "all" if with_weights else "config"
-    folder = child.run(DOWNLOADER, [model, repository, revision, files], str, progress, value=model, online=True)
-    return Path(folder), repository.rpartition("/")[2]
+    found = child.run(OUTLINER, [model, repository, revision, files], Located, progress, value=model, online=True)
+    return HubModel(Path(found.folder), repository.rpartition("/")[2], f"{SCHEME}{repository}@{found.commit}")

@@ -23,6 +23,11 @@ def file_name(label: str, identity: str) -> str:
     return f"{slug(label)}-{identity[:12]}"
 
 
+def of_commit(repository: str, commit: str) -> str:
+    """Name of the folder for a repository of a hub at one commit."""
+    return file_name(f"hub-{repository}", commit)
+
+
 def of_large_file(path: Path) -> str:
     """Identity of a file of gigabytes in under a second: its size, and 16 MiB spread evenly over it.
 

@@ -23,10 +23,27 @@ _BITS = {
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 
 
-class _Tensor(msgspec.Struct):
+class HeaderTensor(msgspec.Struct):
+    """A tensor as the header of its file describes it."""
+
     dtype: str
+    """As safetensors writes it: ``F32``, ``BF16``, …"""
     shape: list[int]
     data_offsets: tuple[int, int]
+    """Bytes ``[begin, end)`` behind the header, of which :class:`WeightHeader` knows the length."""
+
+
+class WeightHeader(msgspec.Struct, frozen=True):
+    """The header of a safetensors file."""
+
+    length: int
+    """Bytes of it; the data begin there."""
+    tensors: dict[str, HeaderTensor]
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Bytes ``[begin, end)`` of a tensor, counted from the beginning of the file."""
+        begin, end = self.tensors[name].data_offsets
+        return self.length + begin, self.length + end
 
 
 def check_folder(folder: Path) -> None:
@@ -36,7 +53,7 @@ def check_folder(folder: Path) -> None:
         ModelSourceError: names the file that is missing, truncated or damaged.
     """
     check_config(folder)
-    tensors = {path.name: read_header(path) for path in weight_files(folder)}
+    tensors = {path.name: read_header(path).tensors for path in weight_files(folder)}
     index = folder / INDEX
     if index.is_file():
         for tensor, shard in _weight_map(index).items():
@@ -46,7 +63,9 @@ def check_folder(folder: Path) -> None:
 
 def stored_elements(folder: Path) -> int:
     """Numbers in all tensors of a folder that :func:`check_folder` has passed."""
-    return sum(math.prod(tensor.shape) for path in weight_files(folder) for tensor in read_header(path).values())
+    return sum(
+        math.prod(tensor.shape) for path in weight_files(folder) for tensor in read_header(path).tensors.values()
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -71,8 +90,8 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_header(path: Path) -> dict[str, _Tensor]:
-    """The tensors that a safetensors file says it holds, checked against its size.
+def read_header(path: Path) -> WeightHeader:
+    """The header of a safetensors file, checked against the file's size.
 
     Raises:
         ModelSourceError: the file is truncated or damaged.
@@ -91,7 +110,7 @@ def read_header(path: Path) -> dict[str, _Tensor]:
     try:
         fields = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
         fields.pop("__metadata__", None)
-        tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in fields.items()}
+        tensors = {name: msgspec.json.decode(raw, type=HeaderTensor) for name, raw in fields.items()}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(path, "its header is not valid JSON of the safetensors format") from error
     expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
@@ -102,7 +121,7 @@ def read_header(path: Path) -> dict[str, _Tensor]:
         bits = _BITS.get(tensor.dtype)
         if begin < 0 or end < begin or (bits and (end - begin) * 8 != bits * math.prod(tensor.shape)):
             raise _damaged(path, f"the place of the tensor {name} does not fit its shape")
-    return tensors
+    return WeightHeader(8 + length, tensors)
 
 
 def check_config(folder: Path) -> None:

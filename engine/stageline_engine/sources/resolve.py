@@ -20,7 +20,9 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 def resolve(model: str, *, progress: Progress, with_weights: bool = True) -> ModelFolder:
-    """Find, fetch or convert a model; blocks until its canonical folder is complete and checked.
+    """Find, fetch or convert a model; blocks until its canonical folder is there and checked.
+
+    Weight files of a hub's model may have holes in that folder: who runs a stage fetches what it reads (fetch.py).
 
     Args:
         progress: gets a line for each step that may last long; nothing when everything is prepared.
@@ -31,16 +33,16 @@ def resolve(model: str, *, progress: Progress, with_weights: bool = True) -> Mod
     """
     check = local.from_folder if with_weights else local.config_only
     if model.startswith(hub.SCHEME):
-        snapshot, name = hub.from_hub(model, progress, with_weights=with_weights)
-        return ModelFolder(check(snapshot, progress), name)
+        found = hub.from_hub(model, progress, with_weights=with_weights)
+        return ModelFolder(check(found.folder, progress), found.name, found.pinned)
     if model.startswith(pip_package.SCHEME):
         prepared, name = pip_package.from_package(model, progress)
-        return ModelFolder(check(prepared, progress), name)
+        return ModelFolder(check(prepared, progress), name, model)
     path = Path(model).expanduser().absolute()
     if path.is_dir():
-        return ModelFolder(check(path, progress), path.resolve().name)
+        return ModelFolder(check(path, progress), path.resolve().name, str(path))
     if path.is_file():
-        return ModelFolder(check(local.from_gguf(path, progress), progress), path.stem)
+        return ModelFolder(check(local.from_gguf(path, progress), progress), path.stem, str(path))
     raise _not_found(model)
 
 

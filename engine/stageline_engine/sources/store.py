@@ -3,6 +3,8 @@
 <root>/models/NAME            a canonical folder
 <root>/models/.partial-NAME   one in the making; removed by whoever finds it without a living maker
 <root>/locks/NAME.lock        held while NAME is made, by the maker and by its child processes
+<root>/locks/NAME.fetch.lock  held while weights are fetched into the folder NAME; NAME.fetch.begun.lock: shared by
+                              those who have begun or will at once, for readers that wait for weights
 <root>/profiles/HASH.json     profiles of models, see profile_cache.py
 """
 
@@ -26,17 +28,23 @@ def root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "stageline"
 
 
+def found(name: str) -> Path | None:
+    """The folder ``models/NAME``, if it was made."""
+    folder = root() / "models" / name
+    return folder if folder.is_dir() else None
+
+
 def prepared(name: str, make: Callable[[Path, int], None], progress: Progress) -> Path:
     """The folder ``models/NAME``, made by ``make(empty_folder, lock)`` if it is not there yet.
 
     ``lock`` is a file descriptor: a child process that writes into the folder must inherit it, so that nobody
     takes the folder for abandoned while the child lives.
     """
-    folder = root() / "models" / name
-    if folder.is_dir():
+    if (folder := found(name)) is not None:
         return folder
+    folder = root() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(name, progress) as lock:
+    with locked(name, progress, f"prepares {name}") as lock:
         if folder.is_dir():
             return folder
         partial = folder.with_name(f".partial-{name}")
@@ -52,17 +60,37 @@ def prepared(name: str, make: Callable[[Path, int], None], progress: Progress) -
 
 
 @contextlib.contextmanager
-def _locked(name: str, progress: Progress) -> Iterator[int]:
+def locked(name: str, progress: Progress, doing: str) -> Iterator[int]:
+    """Hold the lock ``NAME`` of this machine; waits for other processes, and says that one is ``doing`` something."""
     lock = _open_lock(name)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(f"waiting for another process that prepares {name}")
+            progress(f"waiting for another process that {doing}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
         os.close(lock)
+
+
+def announce(name: str) -> int:
+    """Let readers know that NAME is coming, until the descriptor and its copies in child processes are closed."""
+    lock = _open_lock(f"{name}.begun")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
+
+
+def is_announced(name: str) -> bool:
+    """Whether somebody has announced NAME and lives."""
+    lock = _open_lock(f"{name}.begun")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _open_lock(name: str) -> int:
