@@ -108,7 +108,7 @@ def test_a_silent_hub_and_no_local_copy_is_an_error(hub: Hub, monkeypatch: pytes
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(ModelSourceError, match="does not answer, and there is no local copy"):
+        with pytest.raises(ModelSourceError, match="does not answer, and there is no complete local copy"):
             resolve("hf://org/tiny", progress=print)
 
 
@@ -174,7 +174,7 @@ def test_a_snapshot_that_lacks_weights_is_not_taken_for_whole(hub: Hub, snapshot
 def test_a_commit_that_is_not_here_cannot_be_had_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve("hf://org/tiny", progress=print)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelSourceError, match="HF_HUB_OFFLINE is set, and there is no local copy"):
+    with pytest.raises(ModelSourceError, match="HF_HUB_OFFLINE is set, and there is no complete local copy"):
         resolve(f"hf://org/tiny@{'f' * 40}", progress=print)
 
 

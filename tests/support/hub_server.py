@@ -34,7 +34,7 @@ class Hub:
     cut_once: str | None = None
     """The first answer with this file's content breaks off in its middle; those with a header do not."""
     statuses: dict[str, list[int]] = field(default_factory=dict)
-    """What the next requests for a file's content are answered with instead."""
+    """What the next requests for parts of a file are answered with; 200 stands for what was asked for."""
     ignores_ranges: bool = False
     redirects: bool = False
     """Weights come from elsewhere, as large files of a real hub do; that place names their content otherwise."""
@@ -144,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = hub.content(revision, name) if repository == hub.repository else None
         if content is None:
             self._refuse(404, "EntryNotFound", "Entry not found")
-        elif wanted and hub.statuses.get(name):
-            self._refuse(hub.statuses[name].pop(0), "", "because")
+        elif wanted and hub.statuses.get(name) and (status := hub.statuses[name].pop(0)) != 200:
+            self._refuse(status, "", "because")
         elif hub.redirects and name.endswith(".safetensors"):
             self.send_response(302)
             self.send_header("Location", f"{hub.url}/elsewhere/{revision}/{name}")

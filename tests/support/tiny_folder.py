@@ -37,6 +37,14 @@ def write_folder(folder: Path, *, shards: int = 1, indexed: bool = False) -> Pat
     return folder
 
 
+def write_named_tensors(folder: Path, names: list[str], config: dict[str, object]) -> Path:
+    """config.json with changes, and a file with float32 tensors of 1, 2, 3, … elements."""
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
+    tensors = {name: np.ones((index + 1,), np.float32) for index, name in enumerate(names)}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 def shard_name(index: int, shards: int) -> str:
     """Name of one of several files, as transformers writes it."""
     return f"model-{index + 1:05d}-of-{shards:05d}.safetensors"

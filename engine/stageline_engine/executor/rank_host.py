@@ -63,7 +63,7 @@ class RankHost:
         A failure is kept for :meth:`take_failure`.
 
         Raises:
-            ModelSourceError: a file of the model is missing or damaged.
+            ModelSourceError: see :func:`stageline_engine.sources.fetch.begin`.
         """
         self._end_fetch()
         self._fetch = fetch.begin(Path(settings[0].model_folder), [stage.spec for stage in settings], progress)

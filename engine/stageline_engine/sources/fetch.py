@@ -28,10 +28,14 @@ FETCHER = "stageline_engine.sources.hub_fetch"
 def missing_bytes(folder: Path, specs: Sequence[StageSpec]) -> dict[Path, list[Span]]:
     """What stages read of the weight files of a canonical folder and is not there; files that lack nothing stay out.
 
+    Of a folder without holes nothing is looked at: its faults are told by who loads it.
+
     Raises:
-        ModelSourceError: a file is missing or damaged.
+        ModelSourceError: a file with holes is damaged, or one beside it is missing.
     """
     wanted: dict[Path, list[Span]] = {}
+    if not any(record_of(file) for file in folder.glob("*.safetensors")):
+        return {}
     for spec in specs:
         for file, needed in stage_bytes(folder, spec).items():
             wanted.setdefault(file, []).extend(needed)
@@ -112,8 +116,8 @@ def begin(folder: Path, specs: Sequence[StageSpec], progress: store.Progress) ->
     """Begin to fetch what these stages read of a canonical folder; None: everything is there.
 
     Raises:
-        ModelSourceError: a file is missing or damaged. Later, from the Fetch: the hub refuses or does not answer,
-            another content has the same name, the disk is full.
+        ModelSourceError: as :func:`missing_bytes`. Later, from the Fetch: the hub refuses or does not answer, another
+            content has the same name, the disk is full.
     """
     some_file = next(iter(missing_bytes(folder, specs)), None)
     return None if some_file is None else Fetch(folder, specs, some_file, progress)

@@ -117,6 +117,10 @@ class _Fetching:
         if errors:
             raise errors[0]
 
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise _Stopped
+
     def _fetch(self, file: SparseFile, piece: Span) -> None:
         kept = at = piece[0]
 
@@ -132,7 +136,7 @@ class _Fetching:
                 kept = at
 
         try:
-            read_range(file.record, piece, take, self._report.progress)
+            read_range(file.record, piece, take, self._report.progress, self._pause)
         except OfflineModeIsEnabled:
             raise
         except OSError as error:

@@ -114,7 +114,7 @@ def _without_hub(
     folder = find_local(repository, commit) if commit else None
     if commit is None or folder is None:
         caches = f"{constants.HF_HUB_CACHE} or {store.root()}"
-        raise ModelSourceError("model", model, f"{reason}, and there is no local copy in {caches}") from why
+        raise ModelSourceError("model", model, f"{reason}, and there is no complete local copy in {caches}") from why
     report.progress(f"{reason}: using the local copy")
     return Located(str(folder), commit)
 
@@ -134,7 +134,7 @@ def _fetched(model: str, repository: str, info: ModelInfo, files: str, report: c
         snapshot = _download(repository, commit, SMALL, sizes, report)
         for name in filter(lambda name: _matches(name, SMALL), sizes):
             shutil.copyfile(snapshot / name, partial / name)
-        report.progress(f"reading the headers of {len(weights)} weight file{'s' if len(weights) > 1 else ''}")
+        report.progress(f"reading the headers of {len(weights)} weight file{'s' if len(weights) != 1 else ''}")
 
         def outline(name: str) -> None:
             record = Record(repository=repository, commit=commit, name=name, size=sizes[name], etag="")
@@ -149,7 +149,7 @@ def _fetched(model: str, repository: str, info: ModelInfo, files: str, report: c
 def _download(repository: str, commit: str, allowed: list[str], sizes: dict[str, int], report: child.Reporter) -> Path:
     names = [name for name in sizes if _matches(name, allowed)]
     total = sum(sizes[name] for name in names)
-    report.progress(f"fetching {len(names)} small file{'s' if len(names) > 1 else ''}, {shown(total)}")
+    report.progress(f"fetching {len(names)} small file{'s' if len(names) != 1 else ''}, {shown(total)}")
     folder = snapshot_download(
         repository,
         revision=commit,

@@ -28,7 +28,6 @@ WAITS = (0.5, 1.0, 2.0, 4.0)
 LONGEST_WAIT = 60.0
 """Seconds that a hub may ask for before a further try; one that asks for more is not waited for."""
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
-_CHUNK = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -36,16 +35,22 @@ class EmptyAnswer(Exception):
     """A hub sent nothing of what it promised."""
 
 
-def read_range(file: Record, span: Span, take: Callable[[int, bytes], None], progress: Progress) -> str:
+def read_range(
+    file: Record,
+    span: Span,
+    take: Callable[[int, bytes], None],
+    progress: Progress,
+    pause: Callable[[float], None] = time.sleep,
+) -> str:
     """Give the bytes of ``span`` to ``take(place, bytes)``, in order; returns how the hub names the content.
 
     Args:
         progress: gets a line when something has to be tried again.
+        pause: waits so many seconds before that; what it raises ends everything, as what ``take`` raises.
 
     Raises:
         ModelSourceError: the hub refuses, does not answer, ignores ranges, or has another file by now.
         OfflineModeIsEnabled: nothing may be asked.
-        OSError: ``take`` raised it.
     """
     at, end = span
     failures, etag = 0, file.etag
@@ -54,7 +59,7 @@ def read_range(file: Record, span: Span, take: Callable[[int, bytes], None], pro
         try:
             with _opened(file, (at, end)) as response:
                 etag = _checked(file, (at, end), response)
-                for chunk in response.iter_bytes(_CHUNK):
+                for chunk in response.iter_bytes():
                     take(at, chunk[: end - at])
                     at += len(chunk)
                     failures = 0
@@ -72,7 +77,7 @@ def read_range(file: Record, span: Span, take: Callable[[int, bytes], None], pro
             wait, reason = WAITS[failures], "the download broke off"
         failures += 1
         progress(f"{reason}: trying {file.name} again in {wait:g} s")
-        time.sleep(wait)
+        pause(wait)
     return etag
 
 
