@@ -24,7 +24,7 @@ async def test_it_counts_from_the_last_sign_of_life(clock: SimpleNamespace, is_h
     lasting = Patience(10)
     clock.now = 9.0
     if is_heard:
-        lasting.heard()
+        lasting.listening(print)("a line")
     clock.now = 18.0
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(lambda: future.done() or future.set_result(7))

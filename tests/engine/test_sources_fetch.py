@@ -198,15 +198,21 @@ def test_two_at_once_fetch_it_once(hub: Hub) -> None:
     name = weight_files(folder)[0].name
     hub.held[name] = threading.Event()
     said: list[str] = []
-    first, second = begun(folder, []), begun(folder, said)
+    both = [begun(folder, said), begun(folder, said)]
+
+    def one_waits() -> bool:
+        for one in both:
+            one.poll()
+        return any("waiting for another process" in line for line in said)
+
     try:
-        wait_until(lambda: second.poll() is None and any("waiting for another process" in line for line in said))
+        wait_until(one_waits)
         hub.held[name].set()
-        first.wait()
-        second.wait()
+        for one in both:
+            one.wait()
     finally:
-        first.close()
-        second.close()
+        for one in both:
+            one.close()
     assert hub.sent_weights() == data_bytes(folder)
 
 

@@ -92,15 +92,10 @@ class AsyncEngine:
             EngineStartError: a stage did not start, or made no progress in the start limit; nothing is left running.
         """
         engine = cls(setup)
+        # Anew from each line: a model may have to be fetched first, for hours.
         patience = Patience(setup.config.start_timeout)
-
-        def pass_on(line: str) -> None:
-            # A model may have to be fetched first, for hours.
-            patience.heard()
-            progress(line)
-
         try:
-            await engine._launch(pass_on)
+            await engine._launch(patience.listening(progress))
             await patience.wait(engine._started)
         except TimeoutError:
             await engine.close()
