@@ -16,9 +16,8 @@ from stageline_operator.plan.engine_flags import API_KEYS_FILE, engine_arguments
 from stageline_operator.plan.spec import read_spec
 from support import specs
 
-OF_THE_HEAD = {"executor", "host", "log_level", "port"}
-"""Options of `stageline serve` that follow from being a head, not from the resource; all heads log at the default
-level."""
+OF_THE_HEAD = {"executor", "host", "port"}
+"""Options of `stageline serve` that follow from being a head, not from the resource."""
 
 
 def parse(arguments: tuple[str, ...]) -> tuple[EngineConfig, ServerOptions]:
@@ -88,6 +87,7 @@ SETTINGS: list[tuple[str, Any, str, Any]] = [
     ("spec.engine.allowUnverifiedArchitecture", True, "model.allow_unverified_architecture", True),
     ("spec.engine.startTimeout", 61, "start_timeout", 61.0),
     ("spec.engine.hangTimeout", 11, "hang_timeout", 11.0),
+    ("spec.engine.logLevel", "debug", "log_level", "debug"),
 ]
 
 

@@ -123,6 +123,7 @@ EFFECTS: list[tuple[str, Changes, Changes]] = [
             "startTimeout": 333,
             "hangTimeout": 33,
             "drainTimeout": 33,
+            "logLevel": "debug",
         }.items()
     ),
     ("spec.restart.nodeLostSeconds", {}, {"spec.restart.nodeLostSeconds": 33}),

@@ -50,6 +50,8 @@ class Engine(ApiModel):
     """Seconds without progress of a step after which a stage counts as hung."""
     drain_timeout: Annotated[int, Field(ge=0, le=3600)] = 30
     """Seconds that running requests may take when a replica is drained. The pods' grace period follows from it."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines of the engine's logs below it are not written. `debug` shows those of the tensor-parallel ranks too."""
 
     rules = (
         Rule(
