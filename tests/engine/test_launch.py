@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import msgspec
 import pytest
 import torch
@@ -13,7 +16,7 @@ from stageline_engine.engine.setup import rank_settings
 from stageline_engine.models.stage_model import load_stage_model
 from stageline_engine.models.tensor_group import SoloGroup
 from stageline_engine.planning.memory import stage_weight_bytes
-from support.tiny_models import tiny_model
+from support.tiny_models import FAMILIES, tiny_model
 
 
 def two_uneven_stages() -> EngineConfig:
@@ -36,6 +39,36 @@ def test_uneven_stages_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(weights) < free
     monkeypatch.setattr(launch, "free_machine_bytes", lambda: free)
     assert launch.prepare(two_uneven_stages(), lambda line: None).setup.specs == setup.specs
+
+
+def refused(folder: Path, tp: int) -> bool:
+    """Whether config.json is enough to refuse so many ranks."""
+    settings = EngineConfig(model=ModelConfig(model=str(folder)), parallel=ParallelConfig(tp=(tp,)))
+    try:
+        launch.check_shape(folder, settings)
+    except ConfigurationError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_config_json_tells_the_same_rank_counts_as_a_profile(family: str) -> None:
+    folder, possible = tiny_model(family), FAMILIES[family].possible_tp
+    heads = FAMILIES[family].settings["num_attention_heads"]
+    assert [tp for tp in range(1, heads + 2) if not refused(folder, tp)] == list(possible)
+
+
+def test_config_json_refuses_no_rank_count_of_which_it_says_nothing(tmp_path: Path) -> None:
+    config = json.loads((tiny_model("mistral") / "config.json").read_text())
+
+    def written(**changes: object) -> Path:
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        return tmp_path
+
+    assert refused(written(), 3)
+    assert not refused(written(num_attention_heads=None), 3)
+    assert not refused(written(architectures=None), 3)
+    assert not refused(written(num_key_value_heads=None), 4)
 
 
 def test_each_rank_gets_a_gpu_after_those_of_earlier_stages() -> None:

@@ -128,6 +128,25 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(large: Path, arguments: li
     assert told in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--tp", "3"), "--tp=3: it does not divide the model (4 attention heads): possible are 1, 2, 4"),
+        (("--stages", "6"), "--stages=6: the model has 5 layers"),
+        (("--stages", "2", "--layer-split", "1,1"), "--layer-split='1,1': it sums to 2: the model has 5 layers"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_cut_that_cannot_be_is_told_before_a_new_model_is_profiled(
+    tmp_path: Path, flags: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 5}))
+    done = plan(tmp_path, *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert told in line
+
+
 def test_every_setting_has_a_text_for_help() -> None:
     for struct in (ModelConfig, ParallelConfig, CacheConfig, SchedulerConfig):
         assert set(field_texts(struct)) == set(struct.__struct_fields__)

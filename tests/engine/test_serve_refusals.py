@@ -18,7 +18,7 @@ import pytest
 from stageline_engine.sources.profile_cache import load_profile
 from support.hub_server import running_hub
 from support.serving import end, start_serving
-from support.tiny_folder import write_folder
+from support.tiny_folder import CONFIG, write_folder
 from support.tiny_models import tiny_model
 
 FLAGS = ("--max-model-len", "256", "--kv-memory", "16MiB", "--threads", "1")
@@ -33,8 +33,10 @@ def llama() -> Path:
     return folder
 
 
-def refusal(model: Path | str, *flags: str, code: int = 2, env: dict[str, str] | None = None) -> str:
-    """The one line that says why, and nothing of Python's own; progress comes before it."""
+def refusal(
+    model: Path | str, *flags: str, code: int = 2, env: dict[str, str] | None = None, before: str = "starting"
+) -> str:
+    """The one line that says why, and nothing of Python's own; progress comes before it, but none of ``before``."""
     running = start_serving(model, *flags, env=env)
     try:
         assert running.wait_exit(REFUSAL_SECONDS) == code, running.log
@@ -44,7 +46,7 @@ def refusal(model: Path | str, *flags: str, code: int = 2, env: dict[str, str] |
     assert len(lines) == 1, running.log
     assert running.lines[-1] == lines[0]
     assert "Traceback" not in running.log
-    assert "starting" not in running.log
+    assert before not in running.log
     return lines[0]
 
 
@@ -72,10 +74,30 @@ def test_a_wrong_flag_is_named(llama: Path, flags: tuple[str, ...]) -> None:
     assert refusal(llama, *flags).startswith(f"stageline: {flags[0]}=")
 
 
-def test_a_bad_split_of_a_model_that_was_never_seen_is_told_as_soon(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--stages", "2", "--layer-split", "1,1"), "--layer-split='1,1': it sums to 2: the model has 4 layers"),
+        (("--stages", "5"), "--stages=5: the model has 4 layers"),
+        (("--tp", "3"), "--tp=3: it does not divide the model (4 attention heads): possible are 1, 2, 4"),
+        (("--stages", "2", "--tp", "1,3"), "--tp=3: it does not divide the model (4 attention heads): possible are"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_cut_that_cannot_be_is_told_before_a_new_model_is_profiled(
+    tmp_path: Path, flags: tuple[str, ...], told: str
+) -> None:
     folder = write_folder(tmp_path / "new")
     cache = {"STAGELINE_CACHE": str(tmp_path / "cache")}
-    assert "the model has 4 layers" in refusal(folder, "--stages", "2", "--layer-split", "1,1", env=cache)
+    assert told in refusal(folder, *flags, env=cache, before="profiling")
+
+
+def test_an_architecture_without_parity_is_told_before_a_new_model_is_profiled(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "new")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"architectures": ["StrangeForCausalLM"]}))
+    cache = {"STAGELINE_CACHE": str(tmp_path / "cache")}
+    line = refusal(folder, env=cache, before="profiling")
+    assert "architecture='StrangeForCausalLM': choose a model of Llama" in line
 
 
 def test_a_port_in_use_is_told_before_the_long_steps(llama: Path) -> None:

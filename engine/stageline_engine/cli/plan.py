@@ -12,7 +12,7 @@ from stageline_engine.cli import flags
 from stageline_engine.cli.console import Progress
 from stageline_engine.cli.options import EngineOptions, engine_config
 from stageline_engine.cli.plan_table import print_plan
-from stageline_engine.client.launch import resolved
+from stageline_engine.client.launch import check_shape, resolved
 from stageline_engine.core.config import EngineConfig
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning import devices
@@ -86,6 +86,7 @@ def plan_command(
     limit = _limit(config, device, memory)
     progress = Progress()
     folder = resolve(model, progress=progress, with_weights=False)
+    check_shape(folder.path, config)
     profile = load_profile(folder.path, allow_unverified_architecture, progress=progress)
     config = resolved(config, profile)
     plan = make_plan(folder.name, profile, config, device or device_of(config), limit, mix)

@@ -16,13 +16,14 @@ from stageline_engine.core.config import EngineConfig, validate
 from stageline_engine.core.deployment import ModelProfile
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.engine.setup import CoreSetup
-from stageline_engine.planning.feasibility import check_stages
+from stageline_engine.models.families import VERIFIED, family_of
+from stageline_engine.planning.feasibility import check_stages, check_tp, tp_sizes
 from stageline_engine.planning.gpus import check_gpu_count, gpu_limit, visible_gpus
 from stageline_engine.planning.machine import free_machine_bytes
 from stageline_engine.planning.memory import MemoryLimit, check_kv_memory, check_stored_size, machine_limit
 from stageline_engine.planning.split import choose_split, stage_specs
 from stageline_engine.planning.threads import default_threads
-from stageline_engine.sources.folder import ModelFolder, layer_count
+from stageline_engine.sources.folder import ModelFolder, read_shape
 from stageline_engine.sources.integrity import stored_elements
 from stageline_engine.sources.profile_cache import load_profile
 from stageline_engine.sources.resolve import resolve
@@ -46,7 +47,9 @@ def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
     validate(config)
     config, limit = _on_device(config)
     folder = resolve(config.model.model, progress=progress)
-    _check_unprofiled(folder.path, config, limit)
+    check_shape(folder.path, config)
+    if limit is not None:
+        check_stored_size(stored_elements(folder.path), config, limit)
     profile = load_profile(folder.path, config.model.allow_unverified_architecture, progress=progress)
     config = resolved(config, profile)
     specs = stage_specs(profile, config.parallel, choose_split(profile, config, limit=limit))
@@ -79,12 +82,22 @@ def _on_device(config: EngineConfig) -> tuple[EngineConfig, MemoryLimit | None]:
     return config, machine_limit(config, free_machine_bytes())
 
 
-def _check_unprofiled(folder: Path, config: EngineConfig, limit: MemoryLimit | None) -> None:
-    """Say at once what the files tell by themselves: the first profile of a model takes many seconds."""
-    if (layers := layer_count(folder)) is not None:
-        check_stages(layers, config.parallel)
-    if limit is not None:
-        check_stored_size(stored_elements(folder), config, limit)
+def check_shape(folder: Path, config: EngineConfig) -> None:
+    """Refuse what config.json tells by itself to be impossible: the first profile of a model takes many seconds.
+
+    Raises:
+        ConfigurationError: a cut that cannot be; names flag, value and what is possible.
+        UnsupportedModelError: no parity test covers the architecture.
+    """
+    shape = read_shape(folder)
+    if shape.architecture is not None:
+        family_of(shape.architecture, config.model.allow_unverified_architecture)
+    if shape.layers is not None:
+        check_stages(shape.layers, config.parallel)
+    if shape.attention_heads is not None and (family := VERIFIED.get(shape.architecture or "")):
+        # Without a number of KV heads there is mostly one for each attention head; if not, still fewer are possible.
+        possible = tp_sizes(shape.attention_heads, shape.kv_heads or shape.attention_heads, family.kv_sharded)
+        check_tp(shape.attention_heads, possible, config.parallel)
 
 
 def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:

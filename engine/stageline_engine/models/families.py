@@ -16,6 +16,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     unit_after_first_stage: tuple[str, ...] = ()
     """Attributes of the base model that multiply whatever enters it; 1 on every stage but the first, whose input
     alone is an embedding."""
+    kv_sharded: bool = True
+    """Whether tensor-parallel ranks divide the heads; else each has all of them. transformers' plan decides it; what
+    is written here tells it without torch."""
 
 
 PLAIN = Family()
@@ -26,8 +29,8 @@ VERIFIED: dict[str, Family] = {
     "Qwen3ForCausalLM": PLAIN,
     "MistralForCausalLM": PLAIN,
     "Gemma3ForCausalLM": PLAIN,
-    "Phi3ForCausalLM": PLAIN,
-    "Olmo2ForCausalLM": PLAIN,
+    "Phi3ForCausalLM": Family(kv_sharded=False),
+    "Olmo2ForCausalLM": Family(kv_sharded=False),
     "GraniteForCausalLM": Family(unit_after_first_stage=("embedding_multiplier",)),
     "GPTNeoXForCausalLM": PLAIN,
     "MixtralForCausalLM": PLAIN,

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from stageline_engine.core.errors import ConfigurationError, UnsupportedModelError
 from stageline_engine.models.architecture import Skeleton
+from stageline_engine.planning.feasibility import tp_sizes
 
 COLWISE = "colwise"
 """Output features are divided, the input is whole."""
@@ -92,13 +93,7 @@ class TensorPlan:
         """Numbers of ranks that this model can be cut into, ascending; always has 1."""
         if not self.has_plan or self.unknown:
             return (1,)
-        heads = self.heads
-        sizes = range(1, heads.attention + 1)
-        if not self.kv_sharded:
-            return tuple(sizes)
-        return tuple(
-            size for size in sizes if heads.attention % size == 0 and (heads.kv % size == 0 or size % heads.kv == 0)
-        )
+        return tp_sizes(self.heads.attention, self.heads.kv, self.kv_sharded)
 
     def check_size(self, size: int) -> None:
         """Refuse a number of ranks that cannot be.

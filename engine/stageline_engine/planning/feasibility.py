@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stageline_engine.core.config import ParallelConfig
 from stageline_engine.core.deployment import ModelProfile
 from stageline_engine.core.errors import ConfigurationError
@@ -14,13 +16,36 @@ def check_cut(profile: ModelProfile, parallel: ParallelConfig) -> None:
         ConfigurationError: names flag, value and what is possible.
     """
     check_stages(len(profile.layers), parallel)
+    check_tp(profile.attention_heads, profile.possible_tp, parallel)
+
+
+def tp_sizes(attention_heads: int, kv_heads: int, kv_sharded: bool) -> tuple[int, ...]:
+    """Numbers of ranks that can share the heads of a model, ascending.
+
+    Args:
+        kv_sharded: the ranks divide queries, keys and values by heads; else each has all of them.
+    """
+    sizes = range(1, attention_heads + 1)
+    if not kv_sharded:
+        return tuple(sizes)
+    return tuple(
+        size for size in sizes if attention_heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
+    )
+
+
+def check_tp(attention_heads: int, possible: Sequence[int], parallel: ParallelConfig) -> None:
+    """The part of :func:`check_cut` for which the heads are enough.
+
+    Raises:
+        ConfigurationError: names flag, value and what is possible.
+    """
     for stage in range(parallel.stages):
-        if (ranks := parallel.tp_of(stage)) not in profile.possible_tp:
-            possible = ", ".join(map(str, profile.possible_tp))
+        if (ranks := parallel.tp_of(stage)) not in possible:
             raise ConfigurationError(
                 "--tp",
                 ranks,
-                f"it does not divide the model ({profile.attention_heads} attention heads): possible are {possible}",
+                f"it does not divide the model ({attention_heads} attention heads): "
+                f"possible are {', '.join(map(str, possible))}",
             )
 
 

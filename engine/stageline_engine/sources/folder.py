@@ -18,7 +18,28 @@ class ModelFolder(msgspec.Struct, frozen=True):
     """The name with which another machine finds the same files: a hub's model at its commit; else as it was given."""
 
 
-def layer_count(folder: Path) -> int | None:
-    """Decoder layers, as the config of a canonical folder names them; None: only a profile can tell."""
-    count = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
-    return count if isinstance(count, int) else None
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What config.json says by itself of how a model may be cut; None: only a profile can tell."""
+
+    architecture: str | None
+    layers: int | None
+    attention_heads: int | None
+    kv_heads: int | None
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """The shape of the model in a canonical folder, in milliseconds; a profile needs torch and takes many seconds."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+
+    def count(name: str) -> int | None:
+        value = config.get(name)
+        return value if isinstance(value, int) and value > 0 else None
+
+    return ModelShape(
+        architecture=architecture if isinstance(architecture, str) else None,
+        layers=count("num_hidden_layers"),
+        attention_heads=count("num_attention_heads"),
+        kv_heads=count("num_key_value_heads"),
+    )
