@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,7 +71,7 @@ async def test_no_value_of_a_program_ends_the_engine_core() -> None:
         for field, value in PARAMETERS:
             params = msgspec.structs.replace(GOOD, **{field: value})
             assert (await refusal(engine, "r", [5, 6], params)).field == field, value
-        for params in (None, {"n": 1}, [GOOD]):
+        for params in (None, {}, {"n": 1}, [GOOD]):
             assert (await refusal(engine, "r", [5, 6], params)).field == "params"
         for request_id in (None, 5, b"r", ["r"], "\ud800", "a\nb", "x" * 2000):
             assert (await refusal(engine, request_id, [5, 6], GOOD)).field == "request_id"
@@ -100,6 +101,14 @@ def test_a_wrong_prompt_among_others_is_named(llm: LLM) -> None:
 def test_prompts_that_are_no_list_of_prompts_are_refused(llm: LLM, prompts: Any) -> None:
     with pytest.raises(InvalidRequestError, match="prompt"):
         llm.generate(prompts, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"), [({}, "give SamplingParams"), ({"n": 1}, r"write it as SamplingParams\(n=1\)"), (0, "give")]
+)
+def test_something_else_than_sampling_parameters_is_named(llm: LLM, params: Any, told: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^params=.*{told}"):
+        llm.generate([[5, 6]], params)
 
 
 def test_no_prompts_have_no_outputs(llm: LLM) -> None:
@@ -141,6 +150,46 @@ SCHEDULER: Any = SchedulerConfig
 def test_a_setting_of_a_wrong_type_is_named_before_anything_starts(flag: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=f"^{flag}="):
         LLM(str(tiny_model("llama")), show_progress=False, **arguments)
+
+
+PARTS: list[tuple[dict[str, Any], str]] = [
+    ({"cache": {"block_size": 16}}, "cache={'block_size': 16}: write it as CacheConfig(block_size=16)"),
+    ({"cache": {}}, "cache={}: give CacheConfig; its fields are block_size, kv_memory, enable_prefix_caching"),
+    ({"cache": {"blocks": 1}}, "cache={'blocks': 1}: give CacheConfig; its fields are block_size"),
+    ({"cache": 16}, "cache=16: give CacheConfig"),
+    ({"cache": SchedulerConfig()}, "cache=SchedulerConfig("),
+    ({"scheduler": CacheConfig}, "scheduler=<class "),
+    (
+        {"scheduler": {"max_num_seqs": 3, "micro_batches": None}},
+        ": write it as SchedulerConfig(max_num_seqs=3, micro_batches=None)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), PARTS, ids=str)
+def test_something_else_than_a_part_of_the_configuration_is_named_before_anything_starts(
+    arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        LLM(str(tiny_model("llama")), show_progress=False, **arguments)
+
+
+def test_something_else_than_a_configuration_is_named() -> None:
+    config: Any = EngineConfig
+    for wrong, told in [
+        ("folder", "config='folder': give EngineConfig"),
+        (config(model="folder"), "model='folder': give ModelConfig; its fields are model"),
+        (config(model={"model": "folder"}), ": write it as ModelConfig(model='folder')"),
+        (config(model=ModelConfig(model="folder"), parallel={"stages": 2}), ": write it as ParallelConfig(stages=2)"),
+    ]:
+        with pytest.raises(ConfigurationError, match=re.escape(told)):
+            prepare(wrong, lambda line: None)
+
+
+async def test_something_else_than_a_setup_is_named() -> None:
+    wrong: Any = EngineConfig(model=ModelConfig(model="folder"))
+    with pytest.raises(ConfigurationError, match=r"^setup=EngineConfig\(.*: give the setup of what prepare"):
+        await AsyncEngine.start(wrong, lambda line: None)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, NAN, INFINITE])

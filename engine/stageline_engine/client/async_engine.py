@@ -19,6 +19,7 @@ from stageline_engine.client.patience import Patience
 from stageline_engine.client.readiness import why_not_ready
 from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
 from stageline_engine.core.errors import (
+    ConfigurationError,
     EngineFailedError,
     EngineStartError,
     InvalidRequestError,
@@ -89,8 +90,11 @@ class AsyncEngine:
         ``setup.endpoint`` is chosen here. ``progress`` gets a line per long step.
 
         Raises:
+            ConfigurationError: ``setup`` is something else.
             EngineStartError: a stage did not start, or made no progress in the start limit; nothing is left running.
         """
+        if not isinstance(setup, CoreSetup):
+            raise ConfigurationError("setup", setup, "give the setup of what prepare(config, progress) returns")
         engine = cls(setup)
         # Anew from each line: a model may have to be fetched first, for hours.
         patience = Patience(setup.config.start_timeout)

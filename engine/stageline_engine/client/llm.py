@@ -97,8 +97,8 @@ class LLM:
                 threads=threads,
                 device=device,
             ),
-            cache=cache or CacheConfig(),
-            scheduler=scheduler or SchedulerConfig(),
+            cache=CacheConfig() if cache is None else cache,
+            scheduler=SchedulerConfig() if scheduler is None else scheduler,
         )
         self._show_progress = show_progress
         launch = prepare(config, self._say)
@@ -139,7 +139,9 @@ class LLM:
             KeyboardInterrupt: the requests are ended, and the engine can be used on.
         """
         checked = self._checked_prompts(prompts)
-        each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * len(checked)
+        if params is None:
+            params = SamplingParams()
+        each = list(params) if isinstance(params, Sequence) else [params] * len(checked)
         if len(each) != len(checked):
             raise InvalidRequestError(
                 "params", f"{len(each)} values", f"give one, or {len(checked)}: one for each prompt"

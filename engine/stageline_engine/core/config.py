@@ -12,7 +12,7 @@ import math
 import msgspec
 
 from stageline_engine.core.errors import ConfigurationError
-from stageline_engine.core.field_types import typed_fields
+from stageline_engine.core.field_types import checked_struct, typed_fields
 from stageline_engine.core.logs import LEVELS
 
 
@@ -101,13 +101,23 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     too, of which otherwise the last ones are shown when a rank dies."""
 
 
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "model": ModelConfig,
+    "parallel": ParallelConfig,
+    "cache": CacheConfig,
+    "scheduler": SchedulerConfig,
+}
+
+
 def validate(config: EngineConfig) -> None:
     """Refuse what can be known to be wrong without looking at the model.
 
     Raises:
         ConfigurationError: names the flag, its value and the remedy.
     """
-    for part in (config, config.model, config.parallel, config.cache, config.scheduler):
+    checked_struct("config", config, EngineConfig, ConfigurationError)
+    parts = [checked_struct(name, getattr(config, name), kind, ConfigurationError) for name, kind in _PARTS.items()]
+    for part in (config, *parts):
         typed_fields(part, _wrong_type)
     _one_of("--log-level", config.log_level, LEVELS)
     _validate_model(config.model)

@@ -1,4 +1,4 @@
-"""Types of struct fields that a program fills: msgspec checks them when it decodes, not when a struct is made."""
+"""Types of what a program gives: msgspec checks fields when it decodes, not when a struct is made."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def typed_fields(struct: Struct, error: Callable[[str, object, str], InvalidInpu
         except msgspec.ValidationError as fault:
             raise error(field, value, f"its type is {_shown(kind)} ({fault})") from None
     return type(struct)(**values)
+
+
+def checked_struct(
+    field: str, value: object, kind: type[Struct], error: Callable[[str, object, str], InvalidInputError]
+) -> Struct:
+    """``value`` itself, when it is of the struct type ``kind``; a dict of its fields is not, and is told how to be.
+
+    Args:
+        error: made of ``field``, ``value`` and the remedy.
+
+    Raises:
+        InvalidInputError: ``error``, when it is something else.
+    """
+    if isinstance(value, kind):
+        return value
+    fields = kind.__struct_fields__
+    if isinstance(value, dict) and value and set(value) <= set(fields):
+        written = ", ".join(f"{name}={one!r}" for name, one in value.items())
+        raise error(field, value, f"write it as {kind.__name__}({written})")
+    raise error(field, value, f"give {kind.__name__}; its fields are {', '.join(fields)}")
 
 
 @functools.cache

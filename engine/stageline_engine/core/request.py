@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import msgspec
 
 from stageline_engine.core.errors import InvalidRequestError
-from stageline_engine.core.field_types import typed_fields
+from stageline_engine.core.field_types import checked_struct, typed_fields
 
 MAX_LOGPROBS = 20
 """Largest ``logprobs``/``top_logprobs`` (the OpenAI API's own limit for chat)."""
@@ -79,9 +79,7 @@ def checked_sampling(params: SamplingParams, vocab_size: int) -> SamplingParams:
     Raises:
         InvalidRequestError: names the field, the value and what is allowed.
     """
-    if not isinstance(params, SamplingParams):
-        raise InvalidRequestError("params", params, "give SamplingParams")
-    params = typed_fields(params, InvalidRequestError)
+    params = typed_fields(checked_struct("params", params, SamplingParams, InvalidRequestError), InvalidRequestError)
     validate_sampling(params, vocab_size)
     return params
 
