@@ -17,12 +17,10 @@ from stageline_engine.server import limits
 from stageline_engine.server.app import begin_draining
 from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
-from support.api_server import Api, api_server
+from support.api_server import CHAT, COMPLETION, Api, api_server
 from support.scripted_engine import ScriptedEngine, tokens
 from support.tiny_tokenizer import byte_level_tokenizer
 
-CHAT: dict[str, object] = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-COMPLETION: dict[str, object] = {"model": "tiny", "prompt": "hello"}
 ENDPOINTS = pytest.mark.parametrize(
     ("path", "body"), [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)], ids=["completion", "chat"]
 )

@@ -17,6 +17,9 @@ from stageline_engine.server.run import ApiServer, listen
 from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
 
+CHAT: dict[str, object] = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+"""A request that every server here answers."""
+COMPLETION: dict[str, object] = {"model": "tiny", "prompt": "hello"}
 SETTINGS = ServerSettings(served_model_name="tiny")
 
 
@@ -66,3 +69,15 @@ async def api_server(
         yield api
     finally:
         await api.close()
+
+
+def assert_refused(answer: httpx.Response, status: int, param: str | None, code: str | None = None) -> None:
+    """OpenAI's shape of an error, with the field's name in its message."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param
+    if code is not None:
+        assert error["code"] == code
+    if param is not None:
+        assert param in error["message"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from stageline_engine.cache.allocator import BlockAllocator
-from stageline_engine.core.messages import AddRequest
+from stageline_engine.core.messages import AddRequest, SampledToken, StepResult
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.scheduler.predictor import StepTimePredictor
-from stageline_engine.scheduler.scheduler import Scheduler, SchedulerLimits
+from stageline_engine.scheduler.scheduler import ScheduledStep, Scheduler, SchedulerLimits
 
 
 def make_scheduler(
@@ -56,3 +56,30 @@ def make_request(
         ignore_eos=ignore_eos,
     )
     return AddRequest(name, prompt, sampling)
+
+
+def plan(scheduler: Scheduler) -> ScheduledStep:
+    """The next step, which there has to be; the scheduler's books are checked."""
+    scheduled = scheduler.plan(0.0)
+    assert scheduled is not None
+    scheduler.check()
+    return scheduled
+
+
+def result_of(scheduled: ScheduledStep, *tokens: int) -> StepResult:
+    """Tokens for the segments that sample, in order; missing ones are 100."""
+    sampling = [segment.seq for segment in scheduled.plan.segments if segment.samples]
+    chosen = [*tokens, *[100] * (len(sampling) - len(tokens))]
+    sampled = [SampledToken(seq, token) for seq, token in zip(sampling, chosen, strict=True)]
+    return StepResult(scheduled.plan.epoch, scheduled.plan.step, scheduled.plan.slot, sampled)
+
+
+def run(scheduler: Scheduler) -> list[ScheduledStep]:
+    """Until nothing is left; every token is 100."""
+    steps = []
+    while scheduler.has_work:
+        scheduled = plan(scheduler)
+        steps.append(scheduled)
+        scheduler.complete(result_of(scheduled), 0.0)
+        scheduler.check()
+    return steps

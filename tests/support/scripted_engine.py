@@ -10,6 +10,9 @@ import msgspec
 from stageline_engine.core.errors import EngineFailedError
 from stageline_engine.core.messages import EngineReady, EngineStats, SequenceOutput, StageStats, TokenLogprobs
 from stageline_engine.core.request import SamplingParams
+from stageline_engine.text.tokenizer import Tokenizer
+
+ANSWER = "The capital of France is Paris 😀"
 
 READY = EngineReady(
     epoch=1,
@@ -144,3 +147,15 @@ def tokens(
         )
         for index, token in enumerate(token_ids)
     ]
+
+
+def answering(tokenizer: Tokenizer) -> ScriptedEngine:
+    """Answers each request with ANSWER and an end token."""
+    ids = [*tokenizer.encode(ANSWER), tokenizer.eos_token_ids[0]]
+    return ScriptedEngine(
+        lambda prompt, params: [
+            output
+            for choice in range(params.n)
+            for output in tokens(ids, choice=choice, finish="stop", cached=4, with_logprobs=params.logprobs is not None)
+        ]
+    )
