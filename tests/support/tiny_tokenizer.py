@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = [
@@ -89,3 +91,20 @@ def _write(folder: Path, tokenizer: Tokenizer, tokenizer_config: dict[str, objec
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def sentencepiece_model(**options: object) -> bytes:
+    """A tokenizer.model: BPE with byte tokens and a space before the first word, as Llama 2's, but for ``options``."""
+    written = io.BytesIO()
+    settings: dict[str, object] = {
+        "model_type": "bpe",
+        "vocab_size": 500,
+        "byte_fallback": True,
+        "split_digits": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "minloglevel": 2,
+    }
+    SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=written, **settings | options)
+    return written.getvalue()

@@ -1,4 +1,4 @@
-"""``python -m stageline_engine.sources.convert``: writes a canonical folder. The only part here that needs torch.
+"""``python -m stageline_engine.sources.convert``: writes a canonical folder. The only process here that needs torch.
 
     gguf FILE FOLDER         weights, config, generation config, tokenizer and chat template of a GGUF file
     tokenizer MODEL FOLDER   only the tokenizer of a model's folder, as tokenizer.json
@@ -8,8 +8,6 @@ Runs as a child of the head, see child.py.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +30,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import child
 from stageline_engine.sources.gguf_header import check_gguf
+from stageline_engine.sources.tokenizer_conversion import convert_tokenizer
 
 SINGLE_DIGIT_VOCABULARIES = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
 """Values of ``tokenizer.ggml.pre`` whose merges were learned on text with every digit on its own. transformers builds
@@ -44,7 +43,6 @@ FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 30
 FLOATS = {FLOAT32: torch.float32, FLOAT16: torch.float16, BFLOAT16: torch.bfloat16}
 """By GGUF's number. transformers can name a file's type itself, but refuses files with blocks that it only unpacks."""
 
-SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
 SHARD_SIZE = "4GB"
 
 
@@ -55,7 +53,8 @@ def work(arguments: Sequence[str], report: child.Reporter) -> None:
     if kind == "gguf":
         convert_gguf(Path(source), Path(target), report)
     else:
-        convert_tokenizer(Path(source), Path(target), report)
+        report.progress("converting the tokenizer")
+        convert_tokenizer(Path(source), Path(target))
     for path in Path(target).iterdir():
         if path.is_file():  # safetensors are written readable for their owner only
             path.chmod(0o666 & ~umask)
@@ -138,27 +137,6 @@ def _generation_config(
     return GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
-
-
-def convert_tokenizer(source: Path, folder: Path, report: child.Reporter) -> None:
-    """Write the tokenizer of the model folder ``source`` into ``folder`` as tokenizer.json.
-
-    Raises:
-        ModelSourceError: there is no tokenizer, or it cannot be expressed as tokenizer.json.
-    """
-    report.progress("converting the tokenizer")
-    for name in SENTENCEPIECE_FILES:
-        if (source / name).is_file() and importlib.util.find_spec("sentencepiece") is None:
-            remedy = f"reading {name} needs the package sentencepiece: install it, or give a folder with tokenizer.json"
-            raise ModelSourceError("model", str(source), remedy)
-    try:
-        AutoTokenizer.from_pretrained(str(source), use_fast=True).save_pretrained(folder)
-    except Exception as error:  # slow tokenizers raise whatever their optional library raises
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelSourceError("model", str(source), f"its tokenizer cannot be converted: {first_line}") from error
-    if not (folder / "tokenizer.json").is_file():
-        names = json.dumps(sorted(path.name for path in source.glob("*token*")))
-        raise ModelSourceError("model", str(source), f"its tokenizer has no tokenizer.json form; it has {names}")
 
 
 if __name__ == "__main__":
