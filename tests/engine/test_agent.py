@@ -113,7 +113,6 @@ def test_stopped_ranks_and_terminal_signals(agent: NodeAgent) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(parent, number)
     os.kill(pid, signal.SIGINT)
-    # SIGTERM does nothing to a stopped process: close() has to go on to SIGKILL.
     os.kill(pid, signal.SIGSTOP)
     agent.close()
     assert not psutil.pid_exists(pid)
@@ -152,6 +151,29 @@ def test_close_ends_a_fork_parent_that_still_imports() -> None:
         agent = NodeAgent("LlamaForCausalLM", threads=1)
         agent.start(boot(0))
         assert not agent.is_preloaded
+        agent.close()
+
+
+def test_close_ends_ranks_that_a_stopped_fork_parent_cannot_end() -> None:
+    with nothing_left():
+        agent = NodeAgent("LlamaForCausalLM", threads=1)
+        agent.start(boot(0))
+        wait_for(agent, lambda: agent.pid((0, 0)))
+        pid = agent.pid((0, 0))
+        assert pid is not None
+        rank = psutil.Process(pid)
+        os.kill(rank.ppid(), signal.SIGSTOP)
+        agent.close()
+        _, alive = psutil.wait_procs([rank], PATIENCE)
+        assert not alive
+
+
+def test_close_ends_ranks_whose_process_ids_are_not_known_yet() -> None:
+    with nothing_left():
+        agent = NodeAgent("LlamaForCausalLM", threads=1)
+        wait_for(agent, lambda: agent.is_preloaded)
+        agent.start(boot(0))
+        assert agent.pid((0, 0)) is None
         agent.close()
 
 

@@ -42,9 +42,9 @@ from stageline_engine.core.messages import (
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
 
-CLOSE_SECONDS = 3.5
-"""A core that has not ended its ranks and itself by then is killed; its ranks die with it. It needs 3 s for ranks that
-hang; the rest of the promised 5 s is for what comes before and after."""
+CLOSE_SECONDS = 3.0
+"""A core that has not ended its ranks and itself by then is killed; its ranks die with it. It gives ranks 2 s; the rest
+of the promised 5 s is for what comes before and after."""
 LAST_WORDS_MILLISECONDS = 1000
 """So long nothing may come from a core that has ended before it counts as silent."""
 
@@ -198,7 +198,7 @@ class AsyncEngine:
             await self._idle.wait()
 
     async def close(self) -> None:
-        """End the core and its ranks within 5 s; open requests end with EngineFailedError. May be called twice."""
+        """End the core and its ranks within 3 s; open requests end with EngineFailedError. May be called twice."""
         if self._closing:
             return
         self._closing = True

@@ -60,4 +60,4 @@ class Executor(Protocol):
         """Resident memory by stage, summed over its ranks; an empty list where that has no meaning."""
 
     def close(self) -> None:
-        """End every rank (SIGTERM, then SIGKILL) within 5 s, leaving no process behind. May be called twice."""
+        """End every rank within 2 s, leaving no process behind. May be called twice."""

@@ -152,7 +152,7 @@ class RankHost:
         return [sum(map(_resident_bytes, pids)) for pids in self.pids()]
 
     def close(self) -> None:
-        """End every process within 5 s. May be called twice."""
+        """End every process within 2 s. May be called twice."""
         self._end_fetch()
         self._agent.close()
         self._context.close()
