@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from stageline_engine.cli import flags
 from stageline_engine.cli.console import Progress
+from stageline_engine.cli.last_resort import end_within
 from stageline_engine.cli.options import EngineOptions, ServerOptions, engine_config, server_settings
 from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.client.launch import Launch, prepare
@@ -29,6 +30,8 @@ ENGINE_DEFAULTS = EngineOptions()
 SERVER_DEFAULTS = ServerOptions()
 INTERRUPTED = 130
 """Exit code of a command that a signal ended before it served."""
+LEAVE_SECONDS = 1.5
+"""From the end of engine and connections (3 s at most) to the end of the process: together below the promised 5 s."""
 
 
 def serve_command(
@@ -62,6 +65,7 @@ async def _serve(
 ) -> int:
     engine = await _start(launch, progress)
     if engine is None:
+        end_within(LEAVE_SECONDS, INTERRUPTED)
         return INTERRUPTED
     try:
         app = create_app(engine, tokenizer, settings)
@@ -69,6 +73,7 @@ async def _serve(
         code = await serve(app, listener, drain_timeout=options.drain_timeout)
         if engine.failure is not None:
             raise EngineFailedError(engine.failure.message)
+        end_within(LEAVE_SECONDS, code)
         return code
     finally:
         await engine.close()
