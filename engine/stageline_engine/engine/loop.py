@@ -120,7 +120,10 @@ class EngineLoop:
         limit = max(self._hang_timeout, 4 * stats.oldest_predicted_seconds)
         if age > limit:
             stage = self._stats.slowest_stage()
-            raise StageFailedError(stage, 0, f"no progress for {age:.1f} s (limit {limit:.1f} s): hung")
+            steps = ", ".join(map(str, self._stats.last_steps))
+            raise StageFailedError(
+                stage, 0, f"no progress for {age:.1f} s (limit {limit:.1f} s): hung; last steps by stage: {steps}"
+            )
 
     def _add(self, request: AddRequest) -> None:
         if self._draining:

@@ -17,7 +17,8 @@ class StatsBook:
 
     def __init__(self, num_stages: int, now: float) -> None:
         self._stages = [StageStats() for _ in range(num_stages)]
-        self._last_step = [0] * num_stages
+        self.last_steps = [0] * num_stages
+        """The newest step that each stage has reported."""
         self.last_token_at = now
         """Clock reading of the newest result."""
 
@@ -28,7 +29,7 @@ class StatsBook:
     def saw_report(self, report: StepReport) -> None:
         """Add one stage's account of one step."""
         old = self._stages[report.stage]
-        self._last_step[report.stage] = report.step
+        self.last_steps[report.stage] = report.step
         self._stages[report.stage] = msgspec.structs.replace(
             old,
             steps=old.steps + 1,
@@ -42,7 +43,7 @@ class StatsBook:
 
     def slowest_stage(self) -> int:
         """The first stage that is behind the others: the one to suspect of a hang."""
-        return min(range(len(self._last_step)), key=lambda stage: (self._last_step[stage], stage))
+        return min(range(len(self.last_steps)), key=lambda stage: (self.last_steps[stage], stage))
 
     def snapshot(self, scheduler: Scheduler, resident_bytes: list[int], draining: bool, now: float) -> EngineStats:
         """The state to send; ``now`` is the same clock as everywhere in the loop."""
