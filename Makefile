@@ -47,7 +47,7 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
-	$(BIN)/mypy tests/bench/*.py
+	$(BIN)/mypy tests/bench/*.py docs/make_modules.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
 	$(BIN)/pytest -o python_files='check_*.py' tests/gpu
@@ -55,9 +55,10 @@ gpu-check: install ## parity and lost peers on this machine's GPUs: one shows ha
 bench: install ## two stages of one thread against one stage of two, on the demo model
 	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
 
-generate: install ## write what is made from the types: definition, chart's copy of it, reference
+generate: install ## write what is made from types and docstrings: definition, chart's copy of it, reference, modules
 	$(BIN)/stageline-operator crd | tee crds/inferencedeployments.stageline.dev.yaml > charts/stageline/files/inferencedeployments.yaml
 	$(BIN)/stageline-operator docs > docs/infdep.md
+	$(BIN)/python docs/make_modules.py > docs/modules.md
 
 requirements: install ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra operator --extra dev pyproject.toml -o requirements/dev.txt
