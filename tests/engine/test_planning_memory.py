@@ -10,6 +10,7 @@ from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning.devices import gpu
 from stageline_engine.planning.memory import (
     MemoryLimit,
+    check_kv_memory,
     kv_blocks,
     kv_budgets,
     kv_bytes_per_token,
@@ -100,6 +101,15 @@ def test_no_more_blocks_than_can_be_used() -> None:
 def test_a_given_size_is_taken() -> None:
     settings = config(kv_memory=50_999, max_num_seqs=100)
     assert kv_blocks([loaded(block=1000)], settings, 160) == 50
+
+
+def test_a_given_size_holds_one_whole_sequence_and_the_scratch_block() -> None:
+    settings, specs = config(max_model_len=160), [spec(0, 30, of=30)]
+    blocks = 160 // settings.cache.block_size + 1
+    least = blocks * settings.cache.block_size * kv_bytes_per_token(SMOLLM2_135M, specs[0], 4)
+    check_kv_memory(SMOLLM2_135M, specs, config(max_model_len=160, kv_memory=least))
+    with pytest.raises(ConfigurationError, match=f"--kv-memory={least - 1}: stage 0 needs"):
+        check_kv_memory(SMOLLM2_135M, specs, config(max_model_len=160, kv_memory=least - 1))
 
 
 @pytest.mark.parametrize(
