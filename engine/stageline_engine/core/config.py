@@ -93,7 +93,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     start_timeout: float = 600.0
-    """Seconds that loading and warm-up may take."""
+    """Seconds without a sign of progress that fetching, loading and warm-up may take."""
     hang_timeout: float = 30.0
     """Seconds without progress of a step after which a stage counts as hung."""
     log_level: str = "info"

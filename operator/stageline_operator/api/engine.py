@@ -45,7 +45,7 @@ class Engine(ApiModel):
     allow_unverified_architecture: bool = False
     """Run an architecture that has no parity test."""
     start_timeout: Annotated[int, Field(ge=1, le=86400)] = 600
-    """Seconds that loading and warm-up may take."""
+    """Seconds without a sign of progress that fetching, loading and warm-up may take."""
     hang_timeout: Annotated[int, Field(ge=1, le=3600)] = 30
     """Seconds without progress of a step after which a stage counts as hung."""
     drain_timeout: Annotated[int, Field(ge=0, le=3600)] = 30
