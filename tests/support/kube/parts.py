@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,8 +74,15 @@ def _once(target: Path, make: Callable[[], None]) -> None:
         return
     with _lock(target):
         if not target.exists():
+            _remove_half_made(target)
             make()
             say(f"{target.relative_to(cache_folder())} is ready")
+
+
+def _remove_half_made(target: Path) -> None:
+    """What a process left that was killed while it made ``target``; nobody else does: the lock is ours."""
+    for folder in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(folder)
 
 
 @contextmanager
