@@ -34,6 +34,10 @@ def _of_kind(kind: str) -> list[Body]:
     return [body for body in OBJECTS if body["kind"] == kind]
 
 
+def _is_for_peers(service: Body) -> bool:
+    return bool(service["spec"].get("clusterIP") == "None")
+
+
 def _name(body: Body) -> str:
     return f"{body['kind']} {body['metadata']['name']}"
 
@@ -126,11 +130,19 @@ def test_selectors_find_what_they_are_for() -> None:
         mine = [pod for pod in PODS if pod["metadata"]["labels"][c.LABEL_NAME] == selector[c.LABEL_NAME]]
         found = [pod for pod in mine if selector.items() <= pod["metadata"]["labels"].items()]
         heads = [pod for pod in mine if pod["metadata"]["labels"][c.LABEL_ROLE] == c.ROLE_HEAD]
-        assert found == (mine if service["spec"].get("clusterIP") == "None" else heads)
+        assert found == (mine if _is_for_peers(service) else heads)
     for budget in _of_kind("PodDisruptionBudget"):
         selector = budget["spec"]["selector"]["matchLabels"]
         found = [pod for pod in PODS if selector.items() <= pod["metadata"]["labels"].items()]
         assert budget["spec"]["minAvailable"] == len(found) - 1
+
+
+def test_clients_reach_ready_heads_alone_and_stages_find_theirs_before() -> None:
+    """A head that loads, or that ends, would answer a share of a roll-out's requests with 503."""
+    publishes = {
+        (_is_for_peers(each), each["spec"].get("publishNotReadyAddresses", False)) for each in _of_kind("Service")
+    }
+    assert publishes == {(True, True), (False, False)}
 
 
 def test_the_group_counts_every_pod_of_its_replica() -> None:

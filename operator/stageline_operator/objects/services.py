@@ -28,8 +28,11 @@ def peer_service(plan: Plan) -> Body:
 
 
 def client_service(plan: Plan) -> Body:
-    """The Service that clients use: all heads, also those that are not ready, which queue or answer 503 with
-    Retry-After; a refused connection would tell a client less."""
+    """The Service that clients use: heads that are ready, and no others.
+
+    With ``publishNotReadyAddresses`` a roll-out would send clients to the head that still loads and to the one that
+    ends: such addresses count as ready whatever their pod says.
+    """
     network = plan.network
     port = _port(c.PORT_NAME_API, network.port, c.PORT_NAME_API)
     if network.node_port is not None:
@@ -42,7 +45,6 @@ def client_service(plan: Plan) -> Body:
         ),
         "spec": {
             "type": network.service_type,
-            "publishNotReadyAddresses": True,
             "selector": select_heads(plan.owner),
             "ports": [port],
         },
