@@ -134,6 +134,25 @@ def test_the_heads_are_asked_often_only_while_something_moves() -> None:
     assert simulation.decide().poll is False
 
 
+def test_a_head_is_asked_often_until_it_was_asked_since_it_is_ready() -> None:
+    """What it said just before would stay in the status until the next question of a resource at rest."""
+    simulation = settled()
+    (head,) = (pod for pod in simulation.pods.values() if pod.is_head)
+    early = HeadState(epoch=0, ready=False, draining=False, stages=(), settings={})
+
+    def is_asked_often(asked_after: float, state: HeadState | None) -> bool:
+        assert head.ready_changed_at is not None
+        answer = HeadAnswer(0, head.uid, head.ready_changed_at + asked_after, state, "" if state else "refused")
+        observed = replace(simulation.observed(), heads={0: answer})
+        return decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now).poll
+
+    assert is_asked_often(-2, early) and is_asked_often(-2, None)
+    assert not is_asked_often(-2, early.model_copy(update={"ready": True})), (
+        "the pod's word may be later than its head's"
+    )
+    assert not is_asked_often(2, early) and not is_asked_often(2, None), "one that never says it is not asked for ever"
+
+
 def test_events_tell_each_change_of_state_once() -> None:
     simulation = settled()
     simulation.set_pod(pod_states.failed(simulation.pods["demo-0-s1-0"], simulation.now, "Evicted"))

@@ -98,8 +98,10 @@ class Outcome:
 
     @property
     def is_moving(self) -> bool:
-        """Something starts, recovers, drains or is rolled: heads have news."""
-        return bool(self.draining or self.old or self.ready < len(self.courses))
+        """Something starts, recovers, drains or is rolled, or a head was not asked since it is ready: heads have
+        news."""
+        is_changing = bool(self.draining or self.old or self.ready < len(self.courses))
+        return is_changing or not all(course.replica.has_told for course in self.staying)
 
     def wakes(self) -> list[float]:
         """Times at which something is due though nothing happens."""

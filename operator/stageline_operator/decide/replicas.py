@@ -102,6 +102,15 @@ class Replica:
         return head is not None and head.ready
 
     @property
+    def has_told(self) -> bool:
+        """Its head was asked since it is ready: what it said of epoch, layers and settings is no news of yesterday."""
+        head, answer = self.head.live, self.answer
+        if head is None or answer is None:
+            return False
+        is_later = answer.asked_at > (head.ready_changed_at or 0.0) + 1.0  # pods tell whole seconds
+        return is_later or (answer.state is not None and answer.state.ready)
+
+    @property
     def is_placed(self) -> bool:
         """All its pods have nodes."""
         return all(slot.live is not None and slot.live.scheduled_at is not None for slot in self.slots)
