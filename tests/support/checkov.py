@@ -6,13 +6,27 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = "3.3.30"
 
 
-def checkov_findings(manifest: Path) -> set[str]:
-    """Names of the checks that fail on the Kubernetes objects in ``manifest``, like "CKV_K8S_43".
+@dataclass(frozen=True)
+class Report:
+    """Names of checks, like "CKV_K8S_43".
+
+    Attributes:
+        failed: what it finds.
+        skipped: what an annotation ``checkov.io/skipN: NAME=REASON`` of an object asks to leave out.
+    """
+
+    failed: set[str]
+    skipped: set[str]
+
+
+def checkov_report(manifest: Path) -> Report:
+    """What is said of the Kubernetes objects in ``manifest``.
 
     Raises AssertionError when nothing was checked, which would look like no findings.
     """
@@ -23,7 +37,10 @@ def checkov_findings(manifest: Path) -> set[str]:
     report = json.loads(done.stdout)
     assert report["summary"]["passed"] > 0, done.stderr
     assert report["summary"]["parsing_errors"] == 0, report["results"]["parsing_errors"]
-    return {each["check_id"] for each in report["results"]["failed_checks"]}
+    failed, skipped = (
+        {each["check_id"] for each in report["results"][kind]} for kind in ("failed_checks", "skipped_checks")
+    )
+    return Report(failed, skipped)
 
 
 def _executable() -> Path:
