@@ -24,8 +24,8 @@ from stageline_operator.runtime.operator import Operator, wait_for_cluster
 from stageline_operator.runtime.options import Options
 from stageline_operator.runtime.web import serving
 
-WRITERS_SECONDS = 5.0
-"""Time for writes under way to end, when the process is asked to."""
+WRITERS_SECONDS = 3.0
+"""Time for writes under way to end, when the process is asked to: another leads within 5 s, however that goes."""
 WATCH_SECONDS = 3.0
 """Time for kopf to end its tasks."""
 EXIT_SECONDS = 5.0
