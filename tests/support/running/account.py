@@ -45,6 +45,22 @@ def make_account(plane: ControlPlane, namespace: str) -> str:
     return plane.service_account_token(namespace, ACCOUNT)
 
 
+def make_cluster_wide(plane: ControlPlane, namespace: str) -> None:
+    """Give the account in ``namespace`` the same rights in all namespaces."""
+    group, name = "rbac.authorization.k8s.io", f"{namespace}-{ACCOUNT}"
+    meta = {"name": name}
+    plane.api.create({"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": meta, "rules": chart_rules()})
+    plane.api.create(
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+        }
+    )
+
+
 def user_of(namespace: str) -> str:
     """The account's name in the audit log."""
     return f"system:serviceaccount:{namespace}:{ACCOUNT}"

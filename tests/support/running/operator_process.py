@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import subprocess
@@ -11,8 +13,6 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Self
 
-import httpx
-
 from support.kube.waiting import wait_until
 
 STOP_SECONDS = 30.0
@@ -21,7 +21,12 @@ _ROOT = Path(__file__).parents[3]
 
 
 class OperatorProcess:
-    """One operator. ``restart``: it is started again whenever it ends by itself, as a kubelet would."""
+    """One operator.
+
+    Args:
+        namespace: where its Lease is, and what it serves unless it is ``cluster_wide``.
+        restart: it is started again whenever it ends by itself, as a kubelet would.
+    """
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class OperatorProcess:
         namespace: str,
         *arguments: str,
         restart: bool = True,
+        cluster_wide: bool = False,
         name: str = "operator",
     ) -> None:
         self.name = name
@@ -40,7 +46,7 @@ class OperatorProcess:
             "stageline_operator",
             "run",
             f"--kubeconfig={kubeconfig}",
-            f"--namespace={namespace}",
+            *(() if cluster_wide else (f"--namespace={namespace}",)),
             f"--lease-namespace={namespace}",
             f"--identity={name}",
             "--host=127.0.0.1",
@@ -81,6 +87,13 @@ class OperatorProcess:
         self._watchdog = threading.Thread(target=self._watch, daemon=True)
         self._watchdog.start()
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting; ``stop`` waits."""
+        with self._lock:
+            assert self._process is not None
+            self._is_wanted = False
+            self._process.send_signal(SIGTERM)
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self._end(SIGTERM)
@@ -119,17 +132,11 @@ class OperatorProcess:
 
     def get(self, path: str) -> int:
         """Status of a probe; 0 while nobody answers."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False).status_code
-        except httpx.TransportError:
-            return 0
+        return self._ask(path)[0]
 
     def metric(self, line: str) -> float:
         """Value of a metric by name and labels as exposed; 0 where there is none."""
-        try:
-            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5, trust_env=False).text
-        except httpx.TransportError:
-            return 0.0
+        _, text = self._ask("/metrics")
         found = [each.rpartition(" ")[2] for each in text.splitlines() if each.rpartition(" ")[0] == line]
         return float(found[0]) if found else 0.0
 
@@ -141,6 +148,16 @@ class OperatorProcess:
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _ask(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 and "" while nobody answers. Asked often, so without a client that takes long to make."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except (OSError, http.client.HTTPException):
+                return 0, ""
 
     def _new_log(self) -> str:
         with self.log.open("rb") as file:
@@ -174,10 +191,11 @@ class OperatorProcess:
 
     def _end(self, number: int) -> int:
         with self._lock:
-            self._is_wanted = False
+            # A second SIGTERM would end it by force where it has done its work and takes its handlers down.
+            was_asked, self._is_wanted = not self._is_wanted, False
             process, watchdog = self._process, self._watchdog
             assert process is not None and watchdog is not None
-            if process.poll() is None:
+            if process.poll() is None and not (was_asked and number is SIGTERM):
                 process.send_signal(number)
                 process.send_signal(SIGCONT)
         try:

@@ -70,6 +70,15 @@ class Scene:
         operator.wait_ready()
         return operator
 
+    def start_cluster_wide(self, name: str) -> OperatorProcess:
+        """An operator of all namespaces, with its Lease in this one, until the test ends. Its account has to have the
+        rights (``make_cluster_wide``)."""
+        kubeconfig = write_kubeconfig(
+            self.folder / f"{name}.kubeconfig", self.plane.server, self.plane.authority, {"token": self._token}
+        )
+        operator = OperatorProcess(kubeconfig, self.folder, self.namespace, cluster_wide=True, name=name)
+        return self._stack.enter_context(operator)
+
     def proxy(self, name: str = "proxy") -> FaultyProxy:
         """A proxy for one operator, until the test ends."""
         return self._stack.enter_context(FaultyProxy(self.plane, self._token, self.folder, f"{self.namespace}-{name}"))
