@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,7 +23,7 @@ class StateServer:
     def __init__(self, answer: State) -> None:
         self._answer = answer
         self._pods: dict[str, Pod] = {}
-        self._sites: dict[str, web.TCPSite] = {}
+        self._servers: dict[str, asyncio.Server] = {}
         app = web.Application()
         app.router.add_get(PATH_STATE, self._respond)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
@@ -31,23 +32,34 @@ class StateServer:
         await self._runner.setup()
 
     async def stop(self) -> None:
+        for address in list(self._servers):
+            await self.close(address)
         await self._runner.cleanup()
 
     async def open(self, address: str, pod: Pod) -> None:
         """Begins to answer for ``pod`` at ``address``, if it has the port; harmless when it does already."""
         port = status_port(pod)
-        if port is None or address in self._sites:
+        if port is None or address in self._pods:
             return
+        assert self._runner.server is not None
         self._pods[address] = pod
-        self._sites[address] = web.TCPSite(self._runner, address, port)
-        await self._sites[address].start()
+        server = await asyncio.get_running_loop().create_server(self._runner.server, address, port)
+        if address in self._pods:
+            self._servers[address] = server
+        else:  # closed meanwhile
+            server.close()
 
     async def close(self, address: str) -> None:
         """Refuses connections at ``address`` from now on."""
         self._pods.pop(address, None)
-        site = self._sites.pop(address, None)
-        if site is not None:
-            await site.stop()
+        server = self._servers.pop(address, None)
+        if server is None:
+            return
+        for socket in server.sockets:
+            asyncio.get_running_loop().remove_reader(socket)
+        # A connection that was accepted in this moment still has to find its server, or it would be left open.
+        await asyncio.sleep(0)
+        server.close()
 
     def observe(self, address: str, pod: Pod) -> None:
         if address in self._pods:
