@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
+from stageline_operator.api.constants import LABEL_ROLE, ROLE_HEAD
 from support.kube.api import Object
 from support.kube.behaviour import Behaviour
 from support.kube.fake_nodes import FakeNodes
 from support.running.account import ACCOUNT
 from support.running.scene import Scene, demo
+from support.running.survival import settled_writes
 
 
 def conditions(body: Object) -> dict[str, str]:
     return {each["type"]: each["status"] for each in body["status"]["conditions"]}
-
-
-def settled_writes(scene: Scene, seconds: float = 3.0) -> int:
-    """Number of writes once none was added for so long."""
-    count, since = len(scene.writes()), time.monotonic()
-    while time.monotonic() - since < seconds:
-        now = len(scene.writes())
-        if now != count:
-            count, since = now, time.monotonic()
-        time.sleep(0.1)
-    return count
 
 
 def test_an_applied_resource_becomes_ready_with_all_its_children(scene: Scene) -> None:
@@ -158,6 +147,30 @@ def test_a_deleted_resource_leaves_nothing(scene: Scene) -> None:
     scene.delete()
     scene.wait_gone()
     scene.wait(lambda: not any(scene.children().values()), "everything to go")
+
+
+def test_foreground_deletion_leaves_nothing_ten_seconds_after_the_last_pod_ended(
+    scene: Scene, nodes: FakeNodes
+) -> None:
+    """Also when heads outlive their stages, and in the middle of a roll-out."""
+
+    def slow_to_stop(pod: Object, restarts: int) -> Behaviour:
+        return Behaviour(stops_after=3.0 if pod["metadata"]["labels"][LABEL_ROLE] == ROLE_HEAD else 1.0)
+
+    nodes.play(scene.namespace, slow_to_stop)
+    scene.run_operator()
+    scene.apply(demo(replicas=2))
+    scene.wait_phase("Ready")
+    scene.change(image="stageline/engine:0.2.0")
+    scene.wait(lambda: len(scene.pods()) > 6, "a replica of the new revision")
+    scene.delete()
+    scene.wait(lambda: not scene.pods(), "the last pod to end")
+
+    def is_all_gone() -> bool:
+        is_gone = scene.api.find("inferencedeployments", "demo", scene.namespace) is None
+        return is_gone and not any(scene.children().values())
+
+    scene.wait(is_all_gone, "everything to go", patience=10)
 
 
 def test_nothing_is_written_for_nothing(scene: Scene) -> None:

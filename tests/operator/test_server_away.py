@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from support.running.operator_process import OperatorProcess
 from support.running.scene import Scene, demo
-
-
-def uids(scene: Scene) -> dict[str, str]:
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in scene.pods()}
-
-
-def goes_on(scene: Scene, operator: OperatorProcess, before: dict[str, str]) -> None:
-    """The same pods are there, and what is asked for now is done."""
-    operator.wait_leading()
-    assert uids(scene) == before
-    scene.change(replicas=2)
-    scene.wait(lambda: scene.resource()["status"].get("ready") == "2/2", "the next change", patience=120)
-    assert before.items() <= uids(scene).items()
+from support.running.survival import assert_gives_up_the_lease, goes_on, uids
 
 
 def test_the_api_server_is_restarted(scene: Scene) -> None:
@@ -34,7 +21,7 @@ def test_etcd_is_gone_for_longer_than_the_lease(scene: Scene) -> None:
     scene.wait_phase("Ready")
     before = uids(scene)
     with scene.plane.etcd_stopped():
-        assert_gives_up_the_lease(scene, operator)
+        assert_gives_up_the_lease(operator)
     goes_on(scene, operator, before)
 
 
@@ -44,12 +31,5 @@ def test_an_api_server_that_answers_nothing_ends_the_leader(scene: Scene) -> Non
     scene.wait_phase("Ready")
     before = uids(scene)
     with scene.plane.api_frozen():
-        assert_gives_up_the_lease(scene, operator)
+        assert_gives_up_the_lease(operator)
     goes_on(scene, operator, before)
-
-
-def assert_gives_up_the_lease(scene: Scene, operator: OperatorProcess) -> None:
-    """What is asked of the API server meanwhile would fail: only the process is looked at."""
-    operator.wait_exits(1)
-    assert operator.exits[0] == 1
-    assert "no renewal of lease" in operator.log.read_text()

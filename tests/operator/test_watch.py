@@ -12,6 +12,7 @@ from support.kube.api import Object
 from support.running.faulty_proxy import Call, FaultyProxy, answer, half
 from support.running.operator_process import OperatorProcess
 from support.running.scene import Scene, demo
+from support.running.survival import heals, uids
 
 
 def is_watch_of(resource: str) -> Callable[[Call], bool]:
@@ -25,17 +26,6 @@ def ready_demo(scene: Scene) -> tuple[FaultyProxy, OperatorProcess, dict[str, st
     scene.apply(demo())
     scene.wait_phase("Ready")
     return proxy, operator, uids(scene)
-
-
-def uids(scene: Scene) -> dict[str, str]:
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in scene.pods()}
-
-
-def heals(scene: Scene, lost: str, successor: str) -> None:
-    """A pod that goes is seen to be gone, and replaced."""
-    scene.api.delete("pods", lost, scene.namespace, grace=0)
-    scene.wait(lambda: successor in scene.names("pods"), f"{lost} to be replaced", patience=120)
-    scene.wait_phase("Ready", patience=120)
 
 
 async def twice(line: bytes) -> list[bytes]:
