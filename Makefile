@@ -12,7 +12,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube crash-points clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube crash-points soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,13 @@ test: check kube ## all checks and all tests
 	$(BIN)/pytest --cov --cov-report=term
 
 crash-points: kube ## kill the operator before and after each of its writes, in six workloads (half an hour)
-	$(BIN)/pytest -o python_files='check_*.py' tests/operator
+	$(BIN)/pytest -s -o python_files='check_*.py' tests/operator/check_crash_points.py
+
+soak: kube ## etcd gone for a minute, events ten seconds late, ten idle minutes with a hundred resources (20 minutes)
+	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_soak.py
+
+gang: kube ## gang scheduling by Kubernetes itself: builds a newer Kubernetes once per machine (8 minutes), then 2 minutes
+	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_gang_native.py
 
 check: lint types
 

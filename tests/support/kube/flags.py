@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.kube.certificates import Certificate
-from support.kube.parts import VERSION, Parts
+from support.kube.parts import GANG_VERSION, VERSION, Parts
 
 SERVICE_CIDR = "10.96.0.0/16"
 
@@ -63,6 +63,16 @@ class Settings:
     api_flags: tuple[str, ...] = ()
     controller_flags: tuple[str, ...] = ()
     scheduler_flags: tuple[str, ...] = ()
+
+
+GANG_SETTINGS = Settings(
+    version=GANG_VERSION,
+    feature_gates="GenericWorkload=true",
+    runtime_config="scheduling.k8s.io/v1beta1=true",
+    # PodGroups get a finalizer that this controller alone takes away.
+    controllers=(*CONTROLLERS, "podgroup-protection-controller"),
+)
+"""A scheduler that places the pods of a PodGroup together or not at all."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from support.kube import go_build, packages
 from support.kube.progress import say
 
-VERSION = "1.34.4"
+VERSION = os.environ.get("STAGELINE_KUBE", "1.34.4")
 """The Kubernetes that tests run on unless they say otherwise."""
 
 GANG_VERSION = "1.37.2"

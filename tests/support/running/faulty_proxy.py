@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,7 @@ class FaultyProxy:
         self._name = name
         self._rules: list[Rule] = []
         self._changes: list[tuple[Match, Lines]] = []
+        self._delays: list[tuple[Match, float]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
         self.calls: list[Call] = []
@@ -113,9 +115,14 @@ class FaultyProxy:
         """Lines of watches that match go through ``lines``, also of those that are under way."""
         self._changes.append((match, lines))
 
+    def delay_watches(self, match: Match, seconds: float) -> None:
+        """Each line of watches that match goes through so long after it came, also of those that are under way."""
+        self._delays.append((match, seconds))
+
     def leave_watches(self) -> None:
-        """Lines of watches go through as they are again."""
+        """Lines of watches go through as they are, and at once, again."""
         self._changes.clear()
+        self._delays.clear()
 
     def cut_connections(self) -> None:
         """Every connection that is open ends now, in the middle of whatever it carries."""
@@ -188,14 +195,23 @@ class FaultyProxy:
     async def _stream(self, call: Call, answer: aiohttp.ClientResponse, headers: dict[str, str]) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(call.request)
-        rest = b""
-        async for chunk in answer.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                for sent in await self._changed(call, line + b"\n"):
+        lines: asyncio.Queue[tuple[float, bytes] | aiohttp.ClientError | None] = asyncio.Queue()
+        reading = asyncio.create_task(_read_lines(answer, lines))
+        try:
+            while (item := await lines.get()) is not None:
+                if isinstance(item, aiohttp.ClientError):
+                    raise item
+                came, line = item
+                await asyncio.sleep(came + self._delay(call) - time.monotonic())
+                for sent in await self._changed(call, line):
                     await response.write(sent)
+        finally:
+            reading.cancel()
         await response.write_eof()
         return response
+
+    def _delay(self, call: Call) -> float:
+        return max((seconds for match, seconds in self._delays if match(call)), default=0.0)
 
     async def _changed(self, call: Call, line: bytes) -> list[bytes]:
         for match, lines in self._changes:
@@ -205,6 +221,21 @@ class FaultyProxy:
 
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+
+async def _read_lines(
+    answer: aiohttp.ClientResponse, lines: asyncio.Queue[tuple[float, bytes] | aiohttp.ClientError | None]
+) -> None:
+    """Puts each line with the time at which it came, then None, or what ended the stream."""
+    rest = b""
+    try:
+        async for chunk in answer.content.iter_any():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                lines.put_nowait((time.monotonic(), line + b"\n"))
+        lines.put_nowait(None)
+    except aiohttp.ClientError as error:
+        lines.put_nowait(error)
 
 
 # -- faults -------------------------------------------------------------------------------------------------------
