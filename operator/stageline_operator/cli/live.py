@@ -39,8 +39,9 @@ async def _look_at(wanted: Body, client: KubeClient, observer: Observer) -> tupl
         return None, Observed(observer.cluster)
     observer.store.put(RESOURCE, live)
     for kind in watched_children(observer.cluster):
-        async for body in client.list_bodies(kind, namespace, SELECTOR):
-            observer.store.put(kind, body)
+        async for page in client.list_whole(kind, namespace, SELECTOR):
+            for body in page.bodies:
+                observer.store.put(kind, body)
     owner = Owner(namespace, name, live["metadata"]["uid"])
     # A person's plan must not depend on whether pods can be reached from where it is made.
     return live, observer.observed(owner)

@@ -9,15 +9,17 @@ import os
 import signal
 import threading
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import kopf
 
 from stageline_operator.api.errors import OperatorError
-from stageline_operator.handlers.watch import quiet_logs, registry_of, settings_of
+from stageline_operator.handlers.watch import quiet_logs, registry_of, settings
 from stageline_operator.kube import config
 from stageline_operator.kube.api_client import KubeClient
 from stageline_operator.kube.config import Configuration
+from stageline_operator.kube.kinds import RESOURCE
 from stageline_operator.runtime.lease import CALL_SECONDS, Lease
 from stageline_operator.runtime.metrics import Metrics
 from stageline_operator.runtime.operator import Operator, wait_for_cluster
@@ -71,8 +73,8 @@ async def _run(
 ) -> None:
     end_watch = asyncio.Event()
     watch = await kopf.spawn_tasks(
-        registry=registry_of(operator.kinds, operator.saw, lambda: config.login(configuration)),
-        settings=settings_of(operator.kinds),
+        registry=registry_of(partial(operator.saw, RESOURCE), lambda: config.login(configuration)),
+        settings=settings(),
         clusterwide=not options.namespaces,
         namespaces=options.namespaces,
         stop_flag=end_watch,

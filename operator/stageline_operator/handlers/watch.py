@@ -1,5 +1,5 @@
-"""kopf as a doorbell: one ``on.event`` for each kind, which tells the operator what was seen. Nothing else of kopf is
-used: no finalizer, no annotation, no patch, no Event of its own.
+"""kopf as a doorbell: one ``on.event`` for resources, which tells the operator what was seen. Nothing else of kopf is
+used: no finalizer, no annotation, no patch, no Event of its own. Children are followed by ``runtime.follow``.
 """
 
 from __future__ import annotations
@@ -10,28 +10,24 @@ from typing import Any
 
 import kopf
 
+from stageline_operator.kube.client import REQUEST_SECONDS, STREAM_SECONDS
 from stageline_operator.kube.config import Login
-from stageline_operator.kube.kinds import RESOURCE, Kind
-from stageline_operator.runtime.sight import SELECTOR
+from stageline_operator.kube.kinds import RESOURCE
 
-CHUNK = 100
-"""Objects of one chunk of a list: whole bodies, 8 KiB each."""
-REQUEST_SECONDS = 20.0
-"""Longest that a call may take, and a watch may take to begin."""
+CHUNK = 20
+"""Resources of one chunk of a list: kopf has a task for each of them before it asks for the next chunk."""
 IDLE_SECONDS = 0.05
 """After so long without an event of an object kopf's task for it ends; tasks are what kopf needs memory for."""
-STREAM_SECONDS = 300
-"""The API server ends a watch after so long, and kopf begins the next where it ended."""
 
-Saw = Callable[[Kind, bool, Mapping[str, Any]], None]
+Saw = Callable[[bool, Mapping[str, Any]], None]
 GetLogin = Callable[[], Awaitable[Login]]
 
 
-def registry_of(kinds: tuple[Kind, ...], saw: Saw, login: GetLogin) -> kopf.OperatorRegistry:
-    """The handlers: one for each kind, and the one by which kopf logs in.
+def registry_of(saw: Saw, login: GetLogin) -> kopf.OperatorRegistry:
+    """The handlers: one for InferenceDeployments, and the one by which kopf logs in.
 
     Args:
-        saw: told of each state: its kind, whether the object was deleted, and its body.
+        saw: told of each state: whether the object was deleted, and its body.
     """
     registry = kopf.OperatorRegistry()
 
@@ -48,42 +44,34 @@ def registry_of(kinds: tuple[Kind, ...], saw: Saw, login: GetLogin) -> kopf.Oper
             proxy_url=found.proxy,
         )
 
-    for kind in kinds:
-        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.kind)(_listener(kind, saw))
+    @kopf.on.event(RESOURCE.group, RESOURCE.version, RESOURCE.plural, registry=registry)
+    async def listen(event: kopf.RawEvent, **_: object) -> None:
+        saw(event["type"] == "DELETED", event["object"])
+
     return registry
 
 
-def settings_of(kinds: tuple[Kind, ...]) -> kopf.OperatorSettings:
+def settings() -> kopf.OperatorSettings:
     """kopf's settings: bounded in time and memory, quiet, and patient with an API server that is away."""
-    settings = kopf.OperatorSettings()
-    settings.scanning.disabled = True  # no right to read namespaces and definitions is needed
-    settings.peering.standalone = True
-    settings.posting.enabled = False
-    settings.networking.request_timeout = REQUEST_SECONDS
-    settings.networking.connect_timeout = 5.0
-    settings.networking.error_backoffs = _BackOffs()
-    settings.watching.server_timeout = STREAM_SECONDS
-    settings.watching.connect_timeout = 5.0
-    settings.watching.chunk_size = CHUNK
-    settings.queueing.idle_timeout = IDLE_SECONDS
-    settings.queueing.error_delays = (1, 2, 5, 10, 20, 30)
-    settings.persistence.diffbase_storage = _NoDiffs()
-    for kind in kinds:
-        if kind != RESOURCE:
-            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
-    return settings
+    chosen = kopf.OperatorSettings()
+    chosen.scanning.disabled = True  # no right to read namespaces and definitions is needed
+    chosen.peering.standalone = True
+    chosen.posting.enabled = False
+    chosen.networking.request_timeout = REQUEST_SECONDS
+    chosen.networking.connect_timeout = 5.0
+    chosen.networking.error_backoffs = _BackOffs()
+    chosen.watching.server_timeout = STREAM_SECONDS
+    chosen.watching.connect_timeout = 5.0
+    chosen.watching.chunk_size = CHUNK
+    chosen.queueing.idle_timeout = IDLE_SECONDS
+    chosen.queueing.error_delays = (1, 2, 5, 10, 20, 30)
+    chosen.persistence.diffbase_storage = _NoDiffs()
+    return chosen
 
 
 def quiet_logs() -> None:
     """kopf says at INFO what each event's handler did; only its warnings are of interest."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
-
-
-def _listener(kind: Kind, saw: Saw) -> Callable[..., Awaitable[None]]:
-    async def listen(event: kopf.RawEvent, **_: object) -> None:
-        saw(kind, event["type"] == "DELETED", event["object"])
-
-    return listen
 
 
 class _BackOffs:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from aiohttp import ClientTimeout
+from aiohttp import ClientResponse, ClientTimeout
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.dynamic import DynamicClient, Resource
+from pydantic_core import from_json
 
 from stageline_operator.api.constants import FIELD_MANAGER
 from stageline_operator.api.errors import LeaseLostError
-from stageline_operator.kube.client import REQUEST_SECONDS, Body, Seen
-from stageline_operator.kube.errors import translated
+from stageline_operator.kube.client import REQUEST_SECONDS, STREAM_SECONDS, Body, Change, Page, Seen
+from stageline_operator.kube.errors import of_status, translated
 from stageline_operator.kube.kinds import Kind
 
 CHUNK = 250
-"""Objects of one chunk of a list: half a megabyte of metadata."""
+"""Objects of one chunk of a list of metadata: half a megabyte."""
+PAGE = 50
+"""Objects of one page of a list of whole objects: half a megabyte, which takes several when it is parsed."""
+SILENT_SECONDS = 150.0
+"""A stream on which not even a bookmark came for so long (there is one each minute) is taken for dead."""
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Writing = Callable[[str, str], None]
@@ -66,14 +73,34 @@ class KubeClient:
 
     async def list_seen(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[list[Seen]]:
         """See Kube."""
-        async for items in self._list(kind, namespace, selector, _METADATA):
-            yield [_seen(item["metadata"]) for item in items]
+        async for answer in self._list(kind, namespace, selector, CHUNK, _METADATA):
+            yield [_seen(item["metadata"]) for item in answer["items"] or ()]
 
-    async def list_bodies(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Body]:
-        """Read all objects whole, one after the other."""
-        async for items in self._list(kind, namespace, selector, "application/json"):
-            for item in items:
-                yield {"apiVersion": kind.api_version, "kind": kind.kind} | item
+    async def list_whole(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Page]:
+        """See Kube."""
+        named = {"apiVersion": kind.api_version, "kind": kind.kind}  # which items of a list lack
+        async for answer in self._list(kind, namespace, selector, PAGE, "application/json"):
+            yield Page([named | item for item in answer["items"] or ()], answer["metadata"]["resourceVersion"])
+
+    async def watch(self, kind: Kind, namespace: str | None, selector: str, since: str) -> AsyncIterator[Change]:
+        """See Kube."""
+        what = f"watch {kind.plural} in {namespace or 'all namespaces'}"
+        with translated(what):
+            async with asyncio.timeout(self._seconds):
+                response: ClientResponse = await self._dynamic.request(
+                    "get",
+                    self._path(kind, namespace),
+                    serialize=False,
+                    query_params=[("allowWatchBookmarks", "true")],
+                    watch="true",
+                    label_selector=selector or None,
+                    resource_version=since,
+                    timeout_seconds=STREAM_SECONDS,
+                    _request_timeout=ClientTimeout(total=None, sock_read=SILENT_SECONDS),
+                )
+            async with response:
+                async for line in response.content:
+                    yield _change(what, from_json(line))
 
     async def create(self, kind: Kind, body: Body) -> Body:
         """See Kube."""
@@ -110,7 +137,9 @@ class KubeClient:
             options["gracePeriodSeconds"] = grace
         return await self._write("delete", "delete", kind, self._path(kind, namespace, name), options)
 
-    async def _list(self, kind: Kind, namespace: str | None, selector: str, accept: str) -> AsyncIterator[list[Body]]:
+    async def _list(
+        self, kind: Kind, namespace: str | None, selector: str, limit: int, accept: str
+    ) -> AsyncIterator[Body]:
         token = ""
         while True:
             answer = await self._request(
@@ -118,11 +147,11 @@ class KubeClient:
                 self._path(kind, namespace),
                 f"list {kind.plural} in {namespace or 'all namespaces'}",
                 label_selector=selector or None,
-                limit=CHUNK,
+                limit=limit,
                 _continue=token or None,
                 header_params={"Accept": accept},
             )
-            yield answer["items"] or []
+            yield answer
             token = answer["metadata"].get("continue", "")
             if not token:
                 return
@@ -153,7 +182,7 @@ class KubeClient:
         timeout = ClientTimeout(total=seconds or self._seconds)
         with translated(what):
             response = await self._dynamic.request(method, path, serialize=False, _request_timeout=timeout, **params)
-            answer: Body = await response.json()
+            answer: Body = from_json(await response.read())
             return answer
 
     def _path_of(self, kind: Kind, body: Body) -> str:
@@ -176,3 +205,16 @@ class KubeClient:
 
 def _seen(metadata: Body) -> Seen:
     return Seen(metadata["uid"], metadata["resourceVersion"], metadata["name"], metadata["namespace"])
+
+
+def _change(what: str, event: Body) -> Change:
+    """A line of a watch.
+
+    Raises:
+        ApiError: it says that the watch cannot go on, and why.
+    """
+    body = event["object"]
+    if event["type"] == "ERROR":
+        raise of_status(what, body.get("code", 0), json.dumps(body), {})
+    version: str = body["metadata"]["resourceVersion"]
+    return Change(None if event["type"] == "BOOKMARK" else body, event["type"] == "DELETED", version)

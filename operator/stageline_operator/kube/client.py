@@ -11,6 +11,8 @@ from stageline_operator.kube.kinds import Kind
 Body = dict[str, Any]
 REQUEST_SECONDS = 20.0
 """Longest that a call may take, the reading of its answer included."""
+STREAM_SECONDS = 300
+"""The API server ends a watch after so long, and the next one begins where it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,32 @@ class Seen:
     resource_version: str
     name: str
     namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list of whole objects.
+
+    Attributes:
+        version: resourceVersion of the list, the same for all its pages: what came later is what a watch tells.
+    """
+
+    bodies: list[Body]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch tells: an object's new state, or its last one.
+
+    Attributes:
+        body: None: nothing changed, but a watch may go on from ``version``.
+        version: resourceVersion from which another watch goes on.
+    """
+
+    body: Body | None
+    deleted: bool
+    version: str
 
 
 class Kube(Protocol):
@@ -34,6 +62,16 @@ class Kube(Protocol):
 
     def list_seen(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[list[Seen]]:
         """Read metadata of all objects (``namespace`` None: of all namespaces), in chunks, as of one moment."""
+        ...
+
+    def list_whole(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Page]:
+        """Read all objects, in pages small enough to be held in memory. GoneError: begin anew."""
+        ...
+
+    def watch(self, kind: Kind, namespace: str | None, selector: str, since: str) -> AsyncIterator[Change]:
+        """What happens after resourceVersion ``since``, until the server ends the stream, after STREAM_SECONDS at the
+        latest. GoneError: it has forgotten what came after ``since``.
+        """
         ...
 
     async def create(self, kind: Kind, body: Body) -> Body:

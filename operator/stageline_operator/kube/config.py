@@ -43,6 +43,7 @@ async def load(kubeconfig: Path | None) -> Configuration:
     except config.ConfigException as error:
         place = str(found) if found else "this pod's service account (no --kubeconfig, no $KUBECONFIG)"
         raise OperatorError(f"no way to the API server from {place}: {error}") from error
+    loaded.connection_pool_maxsize = 0  # no limit: each watch keeps a connection, and no call may wait for one
     loaded.client_session_kwargs = {"trust_env": False}  # a proxy is named in the kubeconfig, never picked up
     return loaded
 

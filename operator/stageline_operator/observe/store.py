@@ -112,6 +112,15 @@ class Store:
             del self.children[entry.owner_uid]
         return self.key_of(entry.owner_uid)
 
+    def drop_unlisted(self, kind: Kind, namespace: str | None, listed: set[str], version: int) -> list[Key]:
+        """Forget what a list as of ``version`` would have if it were still there. What we made since is newer.
+
+        Returns:
+            The keys of the resources that have to be looked at again.
+        """
+        gone = [uid for uid in self.uids(kind, namespace) if uid not in listed and self.entries[uid].version <= version]
+        return [key for uid in gone if (key := self.drop(uid)) is not None]
+
     def key_of(self, owner_uid: str) -> Key | None:
         """Key of the resource with that uid."""
         owner = self.entries.get(owner_uid)

@@ -1,4 +1,4 @@
-"""Joins the parts that run for ever, but for the watch, which tells it everything through ``saw``."""
+"""Joins the parts that run for ever, but for the watch of the resources themselves, which tells through ``saw``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stageline_operator.observe.heads import Heads
 from stageline_operator.observe.observed import Observer
 from stageline_operator.observe.store import Key
 from stageline_operator.plan.cluster import Cluster
+from stageline_operator.runtime.follow import Follower
 from stageline_operator.runtime.lease import Lease
 from stageline_operator.runtime.metrics import Metrics
 from stageline_operator.runtime.options import Options
@@ -40,7 +41,7 @@ class Operator:
     """One process's operator. To be made inside the event loop, after ``wait_for_cluster``."""
 
     def __init__(self, options: Options, kube: KubeClient, lease: Lease, cluster: Cluster, metrics: Metrics) -> None:
-        self.kinds = (RESOURCE, *watched_children(cluster))
+        children = watched_children(cluster)
         self.metrics = metrics
         self.is_ready = False
         self._working: asyncio.Task[None] | None = None
@@ -56,12 +57,18 @@ class Operator:
         reconciler = Reconciler(kube, self._observer, events)
         self._workers = Workers(self._queue, reconciler, self._observer, self._poller, metrics)
         namespaces: tuple[str | None, ...] = options.namespaces or (None,)
-        self._sight = Sight(kube, self._observer.store, self.kinds, namespaces, self._missed)
+        store, listing = self._observer.store, asyncio.Lock()
+        self._followers = [
+            Follower(kube, kind, namespace, store, self.saw, self._queue.add, listing)
+            for kind in children
+            for namespace in namespaces
+        ]
+        self._sight = Sight(kube, store, (RESOURCE, *children), namespaces, self._missed)
         metrics.queue_depth.set_function(lambda: len(self._queue))
         metrics.objects.set_function(lambda: len(self._observer.store.entries))
 
     def saw(self, kind: Kind, deleted: bool, body: Mapping[str, Any]) -> None:
-        """The watch told of an object's state; ``deleted``: of its last one."""
+        """A watch told of an object's state; ``deleted``: of its last one."""
         store = self._observer.store
         if deleted:
             meta = body["metadata"]
@@ -82,6 +89,8 @@ class Operator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look_around())
+                for follower in self._followers:
+                    group.create_task(follower.run())
                 group.create_task(self._work())
         except* OperatorError as errors:
             raise first(errors) from errors
@@ -95,6 +104,8 @@ class Operator:
             await asyncio.wait({self._working}, timeout=seconds)
 
     async def _work(self) -> None:
+        for follower in self._followers:
+            await follower.listed.wait()
         await self._sight.wait()
         self.is_ready = True
         log.info("%d objects are known; waiting for the lease", len(self._observer.store.entries))
