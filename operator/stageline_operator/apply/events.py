@@ -44,13 +44,13 @@ class Events:
     def __init__(self, kube: Kube, instance: str) -> None:
         self._kube = kube
         self._instance = instance
-        self._series: OrderedDict[tuple[object, ...], _Series] = OrderedDict()
+        self._series: OrderedDict[int, _Series] = OrderedDict()
         self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     async def emit(self, action: EmitEvent, owner: Owner) -> None:
         """Send one, unless the resource had too many lately."""
         now = time.monotonic()
-        key = (owner.uid, action.type, action.reason, action.message, action.about)
+        key = hash((owner.uid, action.type, action.reason, action.message, action.about))
         series = self._series.get(key)
         if not self._may_send(owner.uid, now):
             log.debug("too many events of %s/%s: %s is not sent", owner.namespace, owner.name, action.reason)
@@ -68,7 +68,7 @@ class Events:
             self._series.pop(key, None)
             log.warning("event %s of %s/%s was not sent: %s", action.reason, owner.namespace, owner.name, error)
 
-    def _remember(self, key: tuple[object, ...], series: _Series) -> None:
+    def _remember(self, key: int, series: _Series) -> None:
         self._series[key] = series
         if len(self._series) > MAX_KEPT:
             self._series.popitem(last=False)

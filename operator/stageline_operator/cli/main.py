@@ -8,21 +8,15 @@ from importlib.metadata import version
 import cyclopts
 
 from stageline_operator.api.errors import OperatorError, SpecError
-from stageline_operator.cli.crd import crd_command
-from stageline_operator.cli.docs import docs_command
-from stageline_operator.cli.render import render_command
 
 app = cyclopts.App(
     name="stageline-operator",
     help="Run InferenceDeployments on Kubernetes.",
     version=version("stageline"),
 )
-# By name: these two load the client, and kopf, which the others can do without.
-app.command("stageline_operator.cli.run:run_command", name="run")
-app.command("stageline_operator.cli.plan:plan_command", name="plan")
-app.command(render_command, name="render")
-app.command(crd_command, name="crd")
-app.command(docs_command, name="docs")
+# By name: a command loads what it needs, and the operator's memory holds nothing of the others.
+for command in ("run", "plan", "render", "crd", "docs"):
+    app.command(f"stageline_operator.cli.{command}:{command}_command", name=command)
 
 
 def main() -> None:

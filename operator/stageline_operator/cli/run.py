@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -73,4 +74,7 @@ def run_command(
         port=port,
         state_seconds=(state_poll, state_poll_idle),
     )
+    # What is loaded now stays: a full collection looks at what is younger alone, which is ten times quicker.
+    gc.collect()
+    gc.freeze()
     asyncio.run(serve(options))

@@ -18,8 +18,8 @@ from stageline_operator.kube.client import REQUEST_SECONDS, STREAM_SECONDS, Body
 from stageline_operator.kube.errors import of_status, translated
 from stageline_operator.kube.kinds import Kind
 
-CHUNK = 250
-"""Objects of one chunk of a list of metadata: half a megabyte."""
+CHUNK = 100
+"""Objects of one chunk of a list of metadata: a quarter of a megabyte."""
 PAGE = 50
 """Objects of one page of a list of whole objects: half a megabyte, which takes several when it is parsed."""
 SILENT_SECONDS = 150.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stageline_operator.decide.observed import Child, HeadAnswer, Observed, PodSummary
+from stageline_operator.decide.observed import Child, Observed, PodSummary
 from stageline_operator.observe.children import Packed, unpack
+from stageline_operator.observe.heads import Heard
 from stageline_operator.observe.learned import Learned
 from stageline_operator.observe.store import Store
 from stageline_operator.plan.cluster import Cluster
@@ -23,7 +24,7 @@ class Observer:
     store: Store = field(default_factory=Store)
     cluster: Cluster = field(default_factory=Cluster)
     learned: Learned = field(default_factory=Learned)
-    answers: dict[str, HeadAnswer] = field(default_factory=dict)
+    answers: dict[str, Heard] = field(default_factory=dict)
 
     def observed(self, owner: Owner) -> Observed:
         """What is there for ``owner``."""
@@ -40,7 +41,7 @@ class Observer:
             children=tuple(sorted(children, key=lambda child: (child.kind, child.name))),
             strangers=self.learned.strangers(owner.uid),
             heads={
-                pod.replica: self.answers[pod.uid]
+                pod.replica: self.answers[pod.uid].answer()
                 for pod in sorted(pods, key=lambda pod: pod.incarnation)
                 if pod.uid in self.answers
             },

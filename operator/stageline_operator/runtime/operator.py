@@ -106,7 +106,7 @@ class Operator:
     async def _work(self) -> None:
         for follower in self._followers:
             await follower.listed.wait()
-        await self._sight.wait()
+        await self._sight.wait((RESOURCE,))
         self.is_ready = True
         log.info("%d objects are known; waiting for the lease", len(self._observer.store.entries))
         async with asyncio.TaskGroup() as group:

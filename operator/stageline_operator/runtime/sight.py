@@ -25,7 +25,10 @@ BLIND_SECONDS = 30.0
 FIRST_SIGHT_SECONDS = 180.0
 """The same while the first lists come in: thousands of objects."""
 READ_EVERY = 10.0
-"""Seconds between two comparisons."""
+"""Seconds between two comparisons, at least."""
+READ_SHARE = 20
+"""And so many times as long as the comparison before took: with thousands of objects, lists cost API server and
+operator seconds."""
 BARRIER_EVERY = 0.2
 """Seconds between two comparisons while the first one is not complete."""
 SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
@@ -55,8 +58,11 @@ class Sight:
     clock: Callable[[], float] = time.monotonic
     _unseen: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-    async def wait(self) -> None:
+    async def wait(self, kinds: tuple[Kind, ...] = ()) -> None:
         """Wait until everything that is in the cluster has been seen; an API server that fails is asked again.
+
+        Args:
+            kinds: only everything of these.
 
         Raises:
             BlindError: something is there, and the watch does not tell.
@@ -64,7 +70,7 @@ class Sight:
         while True:
             unseen: list[Seen] = []
             try:
-                for kind in self.kinds:
+                for kind in kinds or self.kinds:
                     found = await self._compare(kind)
                     self._judge(kind, found, FIRST_SIGHT_SECONDS)
                     unseen += found
@@ -83,13 +89,16 @@ class Sight:
         Raises:
             BlindError: the watch missed something.
         """
+        took = 0.0
         while True:
-            await asyncio.sleep(READ_EVERY)
+            await asyncio.sleep(max(READ_EVERY, READ_SHARE * took))
+            begin = self.clock()
             try:
                 for kind in self.kinds:
                     self._judge(kind, await self._compare(kind), BLIND_SECONDS)
             except ApiError as error:
                 log.warning("the watch was not checked: %s", error)
+            took = self.clock() - begin
 
     async def _compare(self, kind: Kind) -> list[Seen]:
         """What is listed and was not seen; what was seen and is not listed is forgotten."""

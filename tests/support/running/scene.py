@@ -45,16 +45,18 @@ class Scene:
 
     # -- operators ------------------------------------------------------------------------------------------------
 
-    def operator(self, *arguments: str, name: str = "operator", proxy: FaultyProxy | None = None) -> OperatorProcess:
-        """An operator that is not started yet."""
+    def operator(
+        self, *arguments: str, name: str = "operator", proxy: FaultyProxy | None = None, fast: bool = True
+    ) -> OperatorProcess:
+        """An operator that is not started yet. ``fast``: it asks heads more often than by default."""
         user = {"token": self._token}
         kubeconfig = (
             proxy.kubeconfig
             if proxy is not None
             else write_kubeconfig(self.folder / f"{name}.kubeconfig", self.plane.server, self.plane.authority, user)
         )
-        fast = ("--state-poll=0.2", "--state-poll-idle=5")
-        return OperatorProcess(kubeconfig, self.folder, self.namespace, *fast, *arguments, name=name)
+        polls = ("--state-poll=0.2", "--state-poll-idle=5") if fast else ()
+        return OperatorProcess(kubeconfig, self.folder, self.namespace, *polls, *arguments, name=name)
 
     def run_operator(
         self, *arguments: str, name: str = "operator", proxy: FaultyProxy | None = None
