@@ -119,3 +119,22 @@ def test_numbers_of_a_pod_come_from_its_labels() -> None:
 def test_pod_groups_of_any_scheduler_are_known_by_their_api() -> None:
     assert kind_of("scheduling.volcano.sh/v1beta1", "PodGroup").group == "scheduling.volcano.sh"
     assert kind_of("v1", "Pod") is POD
+
+
+def test_a_list_forgets_what_it_does_not_have_but_not_what_was_made_since() -> None:
+    known = store()
+    known.put(POD, pod(5))
+    made_since = pod(9)
+    made_since["metadata"] |= {"uid": "later", "name": "demo-0-s1-3"}
+    known.put(POD, made_since)
+    assert known.drop_unlisted(POD, "elsewhere", set(), 7) == []
+    assert known.drop_unlisted(POD, "default", set(), 7) == [KEY]
+    assert seen(known).uid == "later"
+    assert known.put(POD, pod(5)) is None, "what was forgotten does not come back by an event that was under way"
+
+
+def test_a_list_keeps_what_it_has() -> None:
+    known = store()
+    known.put(POD, pod(5))
+    assert known.drop_unlisted(POD, None, {"pod"}, 7) == []
+    assert seen(known).uid == "pod"

@@ -79,26 +79,51 @@ def error_event(code: int) -> bytes:
     return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
 
 
-@pytest.mark.parametrize(
+ERRORS = pytest.mark.parametrize(
     "instead",
     [error_event(410), error_event(429), error_event(500), b'{"type": "MODIFIED", "obj\n'],
     ids=["410", "429", "500", "half a line"],
 )
-def test_an_error_in_the_stream_costs_at_most_a_restart(scene: Scene, instead: bytes) -> None:
-    proxy, operator, before = ready_demo(scene)
+
+
+def break_once(proxy: FaultyProxy, resource: str, instead: bytes) -> list[bytes]:
+    """From now on the next event of ``resource`` is replaced.
+
+    Returns:
+        The events that were: one or none.
+    """
     broken: list[bytes] = []
 
-    async def break_once(line: bytes) -> list[bytes]:
+    async def lines(line: bytes) -> list[bytes]:
         if broken:
             return [line]
         broken.append(line)
         return [instead]
 
-    proxy.change_watches(is_watch_of("pods"), break_once)
+    proxy.change_watches(is_watch_of(resource), lines)
+    return broken
+
+
+@ERRORS
+def test_an_error_in_the_stream_of_children_costs_nothing(scene: Scene, instead: bytes) -> None:
+    proxy, operator, before = ready_demo(scene)
+    broken = break_once(proxy, "pods", instead)
     heals(scene, "demo-0-s1-0", "demo-0-s1-1")
     assert broken
     assert uids(scene)["demo-0-head-0"] == before["demo-0-head-0"]
     assert uids(scene)["demo-0-s0-0"] == before["demo-0-s0-0"]
+    assert operator.exits == []
+    assert operator.metric("stageline_operator_missed_deletions_total") == 0
+
+
+@ERRORS
+def test_an_error_in_the_stream_of_resources_costs_at_most_a_restart(scene: Scene, instead: bytes) -> None:
+    proxy, operator, before = ready_demo(scene)
+    broken = break_once(proxy, "inferencedeployments", instead)
+    scene.change(replicas=2)
+    scene.wait(lambda: scene.resource()["status"].get("ready") == "2/2", "the change to be seen", patience=120)
+    assert broken
+    assert before.items() <= uids(scene).items()
     assert len(operator.exits) <= 1
 
 

@@ -15,8 +15,14 @@ app = cyclopts.App(
     version=version("stageline"),
 )
 # By name: a command loads what it needs, and the operator's memory holds nothing of the others.
-for command in ("run", "plan", "render", "crd", "docs"):
-    app.command(f"stageline_operator.cli.{command}:{command}_command", name=command)
+for command, text in {
+    "run": "Serve InferenceDeployments until SIGTERM.",
+    "render": "Print the objects that a resource stands for.",
+    "plan": "Print what would change, step by step, and why.",
+    "crd": "Print the CustomResourceDefinition.",
+    "docs": "Print the reference of the resource.",
+}.items():
+    app.command(f"stageline_operator.cli.{command}:{command}_command", name=command, help=text)
 
 
 def main() -> None:
