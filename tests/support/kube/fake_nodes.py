@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from stageline_operator.api.constants import LABEL_NAME
 from support.kube.api import tls_context
 from support.kube.behaviour import READY, Behaviour, Pod, Script, always
 from support.kube.control_plane import ControlPlane
@@ -44,6 +46,7 @@ class FakeNodes:
         self._addresses = PodAddresses()
         self._nodes: dict[str, FakeNode] = {}
         self._pods: dict[str, FakePod] = {}
+        self._neighbours: defaultdict[tuple[str, str], dict[str, FakePod]] = defaultdict(dict)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._scripts: dict[str, Script] = {}
         self._states: dict[str, State] = {}
@@ -223,13 +226,14 @@ class FakeNodes:
             address = self._addresses.next()
             fake = FakePod(pod, self._next_run, self._client, node.is_up, address, self._open_or_close_state)
             fake.observe(pod)
-            self._pods[uid] = fake
+            self._pods[uid] = self._neighbours[_resource_of(pod)][uid] = fake
             self._tasks[uid] = asyncio.create_task(fake.live())
             self._tasks[uid].add_done_callback(self._note_error)
 
     async def _forget(self, uid: str) -> None:
         fake = self._pods.pop(uid, None)
         if fake is not None:
+            del self._neighbours[_resource_of(fake.pod)][uid]
             self._tasks.pop(uid).cancel()
             await self._state_server.close(fake.pod_ip)
 
@@ -247,8 +251,7 @@ class FakeNodes:
         namespace = pod["metadata"]["namespace"]
         if namespace in self._states:
             return self._states[namespace](pod)
-        pods = [fake.pod for fake in self._pods.values() if fake.pod["metadata"]["namespace"] == namespace]
-        return healthy_state(pod, pods)
+        return healthy_state(pod, [fake.pod for fake in self._neighbours[_resource_of(pod)].values()])
 
     async def _end(self, namespace: str, name: str, behaviour: Behaviour) -> None:
         self._pod(namespace, name).end(behaviour)
@@ -273,3 +276,9 @@ class FakeNodes:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_SECONDS)
+
+
+def _resource_of(pod: Pod) -> tuple[str, str]:
+    """Namespace and name of the resource that a pod belongs to: a head knows the pods of its own one."""
+    metadata = pod["metadata"]
+    return metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_NAME, "")
