@@ -94,3 +94,38 @@ async def test_a_closed_queue_gives_out_nothing() -> None:
     keys.add(KEY)
     keys.close()
     assert await waiting is None
+
+
+async def test_routine_looks_give_way_to_what_has_just_happened() -> None:
+    keys = queue()
+    routine = [("default", f"demo-{number}") for number in range(3)]
+    for key in routine:
+        keys.add_routine(key)
+    assert len(keys) == 3
+    assert await keys.get() == routine[0]
+    keys.add(OTHER)
+    keys.add(routine[2])
+    assert [await keys.get() for _ in range(3)] == [OTHER, routine[2], routine[1]]
+    assert len(keys) == 0
+
+
+async def test_a_routine_look_of_a_key_that_is_worked_on_comes_afterwards() -> None:
+    keys = queue()
+    keys.add(KEY)
+    assert await keys.get() == KEY
+    keys.add_routine(KEY)
+    keys.add_routine(OTHER)
+    assert await keys.get() == OTHER
+    keys.done(KEY)
+    assert await keys.get() == KEY
+
+
+async def test_a_routine_look_does_not_end_a_back_off() -> None:
+    keys = queue()
+    keys.add(KEY)
+    await keys.get()
+    keys.failed(KEY)
+    keys.add_routine(KEY)
+    keys.add_routine(OTHER)
+    assert await keys.get() == OTHER
+    assert len(keys) == 0

@@ -119,7 +119,7 @@ class Store:
             The keys of the resources that have to be looked at again.
         """
         gone = [uid for uid in self.uids(kind, namespace) if uid not in listed and self.entries[uid].version <= version]
-        return [key for uid in gone if (key := self.drop(uid)) is not None]
+        return [key for uid in gone if (key := self.drop(uid, version)) is not None]
 
     def key_of(self, owner_uid: str) -> Key | None:
         """Key of the resource with that uid."""

@@ -52,7 +52,7 @@ class Operator:
         self._queue = Queue()
         fast, slow = options.state_seconds
         self._heads = Heads()
-        self._poller = Poller(self._heads, self._observer, self._queue.add, fast, slow)
+        self._poller = Poller(self._heads, self._observer, self._queue.add_routine, fast, slow)
         events = Events(kube, options.identity)
         reconciler = Reconciler(kube, self._observer, events)
         self._workers = Workers(self._queue, reconciler, self._observer, self._poller, metrics)

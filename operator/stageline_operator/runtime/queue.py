@@ -1,4 +1,7 @@
-"""The queue of dirty keys: each is in it once, is worked on by one task at a time, and backs off while it fails."""
+"""The queue of dirty keys: each is in it once, is worked on by one task at a time, and backs off while it fails.
+
+Routine looks, which come for all resources at about the same time, give way to what has just happened to one.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class Queue:
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
         self._ready: deque[Key] = deque()
+        self._routine: dict[Key, None] = {}
         self._dirty: set[Key] = set()
         self._active: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -31,7 +35,7 @@ class Queue:
 
     def __len__(self) -> int:
         """Keys that wait now; those that back off, or are looked at later, are not counted."""
-        return len(self._ready)
+        return len(self._ready) + len(self._routine)
 
     def add(self, key: Key, at_once: bool = False) -> None:
         """Something about ``key`` changed. While it backs off, it stays there: the change is seen then.
@@ -39,6 +43,7 @@ class Queue:
         Args:
             at_once: end the back-off, since a person did something; not one that the API server asked for.
         """
+        self._routine.pop(key, None)
         if key in self._dirty:
             return
         until, asked_for = self._held.get(key, (0.0, False))
@@ -48,6 +53,12 @@ class Queue:
         self._dirty.add(key)
         if key not in self._active:
             self._push(key)
+
+    def add_routine(self, key: Key) -> None:
+        """Look at ``key`` when nothing else waits. While it backs off, it stays there."""
+        if key not in self._dirty:
+            self._routine[key] = None
+            self._wake.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Look at ``key`` again after so long, or earlier when an earlier time is set already."""
@@ -61,9 +72,11 @@ class Queue:
 
     async def get(self) -> Key | None:
         """The next key; nobody else gets it until ``done`` or ``failed``. None: the queue is closed."""
-        while not self._ready and not self._closed:
-            self._wake.clear()
-            await self._wake.wait()
+        while not (self._closed or self._ready):
+            self._admit_routine()
+            if not self._ready:
+                self._wake.clear()
+                await self._wake.wait()
         if self._closed:
             return None
         key = self._ready.popleft()
@@ -104,6 +117,11 @@ class Queue:
         self._timers.pop(key, None)
         self._held.pop(key, None)
         self.add(key)
+
+    def _admit_routine(self) -> None:
+        """Put the next key with nothing but a routine look in line."""
+        while self._routine and not self._ready:
+            self.add(next(iter(self._routine)))
 
     def _release(self, key: Key) -> None:
         self._active.discard(key)

@@ -53,7 +53,7 @@ class Workers:
     async def _tick(self) -> None:
         while True:
             for key in list(self._observer.store.resources):
-                self._queue.add(key)
+                self._queue.add_routine(key)
             await asyncio.sleep(TICK_SECONDS)
 
     async def _work(self) -> None:
