@@ -11,7 +11,8 @@ import msgspec
 
 
 class _User(msgspec.Struct):
-    username: str
+    username: str = ""
+    """Not there when the API server could not find out who asked: while etcd is away, say."""
 
 
 class _Object(msgspec.Struct):
