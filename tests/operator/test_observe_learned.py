@@ -31,7 +31,7 @@ def test_a_refusal_is_known_until_the_action_succeeds() -> None:
     learned = Learned()
     assert learned.refused("owner", CHILD, "quota") is False
     assert learned.refused("owner", CHILD, "quota") is True
-    assert learned.refused("owner", CHILD, "policy") is False
+    assert learned.refused("owner", CHILD, "policy") is True, "other words are no other refusal"
     assert learned.refusals("owner") == (Refusal(CHILD, "policy"),)
     learned.succeeded("owner", CHILD)
     assert learned.refusals("owner") == ()

@@ -129,3 +129,23 @@ async def test_a_routine_look_does_not_end_a_back_off() -> None:
     keys.add_routine(OTHER)
     assert await keys.get() == OTHER
     assert len(keys) == 0
+
+
+async def test_a_refusal_in_a_key_is_tried_again_later_each_time_and_keeps_no_news_waiting() -> None:
+    keys = queue()
+    for _ in range(12):
+        keys.add(KEY)
+        assert len(keys) == 1
+        await keys.get()
+        keys.done(KEY, is_hindered=True)
+    keys.add(KEY)
+    await keys.get()
+    assert keys.failed(KEY) == FIRST_BACK_OFF, "a failure of another kind backs off by itself"
+
+
+async def test_a_key_with_a_refusal_comes_back_by_itself() -> None:
+    keys = queue()
+    keys.add(KEY)
+    await keys.get()
+    keys.done(KEY, is_hindered=True)
+    assert await asyncio.wait_for(keys.get(), 10) == KEY

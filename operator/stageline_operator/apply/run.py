@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+
 from stageline_operator.api.constants import API_VERSION, KIND
-from stageline_operator.api.errors import NameTakenError, OperatorError, RefusedError
+from stageline_operator.api.errors import NameTakenError, RefusedError
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.apply import objects
 from stageline_operator.apply.context import Context
@@ -21,8 +24,26 @@ from stageline_operator.decide.actions import (
 )
 from stageline_operator.kube.kinds import POD, RESOURCE
 
+log = logging.getLogger(__name__)
 
-async def run(actions: tuple[Action, ...], context: Context, events: Events) -> None:
+
+@dataclass(slots=True)
+class Done:
+    """What came of a decision's actions.
+
+    Attributes:
+        wrote: an object besides the status was written.
+        has_news: something was refused, or a name was found taken, that the decision did not know of; the next one
+            says it in the status.
+        is_hindered: something was refused, and has to be tried again.
+    """
+
+    wrote: bool = False
+    has_news: bool = False
+    is_hindered: bool = False
+
+
+async def run(actions: tuple[Action, ...], context: Context, events: Events) -> Done:
     """Do them.
 
     A conflict or an API server that is away ends the list: the next look decides with what is true then. A refused
@@ -30,38 +51,39 @@ async def run(actions: tuple[Action, ...], context: Context, events: Events) -> 
     yet, since the next decision knows of it and says it in the status.
 
     Raises:
-        ApiError, NameTakenError: the first action that failed.
+        ApiError: the first action that failed, and was not refused.
         LeaseLostError: at once.
     """
-    failure: OperatorError | None = None
-    is_news = False
+    done, learned, uid = Done(), context.observer.learned, context.owner.uid
     for action in actions:
-        if failure is not None and not _may_follow(action, is_news):
+        if not _may_follow(action, done):
             continue
+        ref = _ref(action)
         try:
             await _do(action, context, events)
         except NameTakenError as error:
-            failure, is_news = failure or error, True
+            log.warning("%s", error)
+            done.has_news = True
         except RefusedError as error:
-            ref = _ref(action)
             if ref is None:
                 raise
-            failure = failure or error
-            is_news |= not context.observer.learned.refused(context.owner.uid, ref, str(error))
+            log.warning("%s", error)
+            done.is_hindered = True
+            done.has_news |= not learned.refused(uid, ref, str(error))
         else:
-            if (ref := _ref(action)) is not None:
-                context.observer.learned.succeeded(context.owner.uid, ref)
-    if failure is not None:
-        raise failure
+            done.wrote |= not isinstance(action, WriteStatus | EmitEvent)
+            if ref is not None:
+                learned.succeeded(uid, ref)
+    return done
 
 
-def _may_follow(action: Action, is_news: bool) -> bool:
-    """Whether ``action`` may be done though one before it failed."""
+def _may_follow(action: Action, done: Done) -> bool:
+    """Whether ``action`` may be done after what happened to those before it."""
     match action:
         case WriteStatus() | EmitEvent():
-            return not is_news
+            return not done.has_news
         case Delete():  # its successor may be what could not be made
-            return action.ref.kind == POD.kind
+            return action.ref.kind == POD.kind or not (done.has_news or done.is_hindered)
         case _:
             return True
 

@@ -63,12 +63,11 @@ class Learned:
         """The API server refused an action.
 
         Returns:
-            It had refused it before, with the same words.
+            It had refused it before, in whatever words: some name the moment, and would be news each time.
         """
-        refusal = Refusal(ref, message)
         refusals = self._of(owner_uid).refusals
-        was_known = refusals.get(ref) == refusal
-        refusals[ref] = refusal
+        was_known = ref in refusals
+        refusals[ref] = Refusal(ref, message)
         return was_known
 
     def succeeded(self, owner_uid: str, ref: Ref) -> None:

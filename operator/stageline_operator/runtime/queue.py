@@ -28,6 +28,7 @@ class Queue:
         self._dirty: set[Key] = set()
         self._active: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._hindered: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._held: dict[Key, tuple[float, bool]] = {}
         self._wake = asyncio.Event()
@@ -89,9 +90,20 @@ class Queue:
         self._closed = True
         self._wake.set()
 
-    def done(self, key: Key) -> None:
-        """Work on ``key`` went well; if it became dirty meanwhile it is next in line again."""
+    def done(self, key: Key, is_hindered: bool = False) -> None:
+        """Work on ``key`` went well; if it became dirty meanwhile it is next in line again.
+
+        Args:
+            is_hindered: a part of it was refused: it comes again after a back-off, but nothing keeps news from being
+                seen before.
+        """
         self._failures.pop(key, None)
+        if is_hindered:
+            count = self._hindered.get(key, 0)
+            self._hindered[key] = count + 1
+            self.add_after(key, self._back_off(count))
+        else:
+            self._hindered.pop(key, None)
         self._release(key)
 
     def failed(self, key: Key, retry_after: float | None = None) -> float:
@@ -102,8 +114,7 @@ class Queue:
         """
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        back_off = min(FIRST_BACK_OFF * 2.0 ** min(count, 16), LONGEST_BACK_OFF) * (1 + self._jitter() / 5)
-        seconds = max(back_off, retry_after or 0.0)
+        seconds = max(self._back_off(count), retry_after or 0.0)
         self._held[key] = (self._now() + seconds, retry_after is not None)
         self._dirty.discard(key)
         self._active.discard(key)
@@ -131,6 +142,9 @@ class Queue:
     def _push(self, key: Key) -> None:
         self._ready.append(key)
         self._wake.set()
+
+    def _back_off(self, count: int) -> float:
+        return min(FIRST_BACK_OFF * 2.0 ** min(count, 16), LONGEST_BACK_OFF) * (1 + self._jitter() / 5)
 
     @staticmethod
     def _now() -> float:

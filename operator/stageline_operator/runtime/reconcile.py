@@ -11,7 +11,7 @@ from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.apply.context import Context
 from stageline_operator.apply.events import Events
 from stageline_operator.apply.run import run
-from stageline_operator.decide.actions import Decision, EmitEvent, WriteStatus
+from stageline_operator.decide.actions import Decision, WriteStatus
 from stageline_operator.decide.invalid import decide_invalid
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.kube.client import Body, Kube
@@ -34,7 +34,8 @@ class Outcome:
         status: as it is now.
         wanted: replicas that the spec asks for; 0 when it cannot be read.
         again_after, poll: see Decision.
-        wrote_children: another look will find out whether that was all.
+        look_again: something was written or learned; another look will find out whether that was all.
+        is_hindered: the API server refuses something that has to be tried again.
     """
 
     owner: Owner | None
@@ -42,7 +43,8 @@ class Outcome:
     wanted: int
     again_after: float | None
     poll: bool
-    wrote_children: bool
+    look_again: bool
+    is_hindered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Reconciler:
         """Look at a resource and do what is to be done.
 
         Raises:
-            ApiError, NameTakenError: something could not be done; look again after a back-off.
+            ApiError: something could not be done; look again after a back-off.
             LeaseLostError: this process may not write any more.
         """
         namespace, name = key
@@ -65,7 +67,7 @@ class Reconciler:
             body = await self.kube.get(RESOURCE, namespace, name)
         except GoneError:
             self._forget(key)
-            return Outcome(None, InferenceDeploymentStatus(), 0, None, poll=False, wrote_children=False)
+            return Outcome(None, InferenceDeploymentStatus(), 0, None, poll=False, look_again=False)
         meta = body["metadata"]
         owner = Owner(namespace, name, meta["uid"])
         self.observer.store.put(RESOURCE, body)
@@ -74,14 +76,15 @@ class Reconciler:
         context = Context(self.kube, self.observer, owner, meta["resourceVersion"])
         for action in decision.actions:
             log.debug("%s/%s: %s", namespace, name, action)
-        await run(decision.actions, context, self.events)
+        done = await run(decision.actions, context, self.events)
         return Outcome(
             owner=owner,
             status=next((each.status for each in decision.actions if isinstance(each, WriteStatus)), last),
             wanted=wanted,
             again_after=decision.again_after,
             poll=decision.poll,
-            wrote_children=any(not isinstance(each, WriteStatus | EmitEvent) for each in decision.actions),
+            look_again=done.wrote or done.has_news,
+            is_hindered=done.is_hindered,
         )
 
     def _decide(self, body: Body, owner: Owner, last: InferenceDeploymentStatus) -> tuple[Decision, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from stageline_operator.api.errors import ApiError, ConflictError, LeaseLostError, NameTakenError
+from stageline_operator.api.errors import ApiError, ConflictError, LeaseLostError, RefusedError
 from stageline_operator.observe.observed import Observer
 from stageline_operator.observe.store import Key
 from stageline_operator.runtime.metrics import Metrics
@@ -18,7 +18,7 @@ WORKERS = 8
 TICK_SECONDS = 300.0
 """Every resource is looked at again after so long, whatever the watch tells."""
 QUICK_LOOKS = 3
-"""Looks in a row that wrote something and are followed by another one at once."""
+"""Looks in a row that wrote or learned something and are followed by another one at once."""
 SLOW_LOOK_SECONDS = 1.0
 """Further ones follow after so long."""
 
@@ -63,7 +63,7 @@ class Workers:
                     outcome = await self._reconciler.reconcile(key)
             except LeaseLostError:
                 raise
-            except (ApiError, NameTakenError) as error:
+            except ApiError as error:
                 self._failed(key, error)
             except Exception as error:
                 # A fault of ours in one resource must not stop the others; it shows in metrics and log.
@@ -85,15 +85,17 @@ class Workers:
         else:
             self._metrics.show(key, outcome.status, outcome.wanted)
             self._poller.follow(key, outcome.owner.uid, outcome.poll)
-            self._look_again(key, outcome.wrote_children)
+            self._look_again(key, outcome.look_again)
+            if outcome.is_hindered:
+                self._metrics.errors.labels(RefusedError.__name__).inc()
             if outcome.again_after is not None:
                 self._queue.add_after(key, outcome.again_after)
-        self._queue.done(key)
+        self._queue.done(key, outcome.is_hindered)
 
-    def _look_again(self, key: Key, wrote: bool) -> None:
+    def _look_again(self, key: Key, has_changed: bool) -> None:
         """After writes another look finds out whether that was all; should that never end, it is a slow loop."""
-        streak = self._streaks.get(key, 0) + 1 if wrote else 0
-        if not wrote:
+        streak = self._streaks.get(key, 0) + 1 if has_changed else 0
+        if not has_changed:
             self._streaks.pop(key, None)
             return
         self._streaks[key] = streak

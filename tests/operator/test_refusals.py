@@ -1,0 +1,108 @@
+"""What the API server refuses is told and tried again, and keeps nothing else of its resource waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from stageline_operator.api.errors import ApiError, RefusedError
+from stageline_operator.apply.events import Events
+from stageline_operator.kube.client import Body
+from stageline_operator.kube.kinds import POD, RESOURCE, Kind
+from stageline_operator.observe.heads import Heads
+from stageline_operator.observe.observed import Observer
+from stageline_operator.runtime import queue as queue_module
+from stageline_operator.runtime.metrics import Metrics
+from stageline_operator.runtime.poller import Poller
+from stageline_operator.runtime.queue import Queue
+from stageline_operator.runtime.reconcile import Reconciler
+from stageline_operator.runtime.worker import Workers
+from support.operator.memory_kube import MemoryKube
+from support.operator.simulation import resource
+
+KEY = ("ns", "demo")
+PATIENCE = 20.0
+
+
+@dataclass
+class Working:
+    """An operator's workers at a server in memory; what a watch would tell is told by ``tell``."""
+
+    kube: MemoryKube
+    observer: Observer
+    queue: Queue
+
+    def tell(self, body: Body, kind: Kind = POD) -> None:
+        key = self.observer.store.put(kind, self.kube.put(body))
+        assert key == KEY
+        self.queue.add(KEY, at_once=kind == RESOURCE)
+
+    async def wait(self, holds: Callable[[], object], what: str) -> None:
+        for _ in range(int(PATIENCE / 0.01)):
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"waited in vain for {what}: {self.kube.tried[-5:]}")
+
+    def degraded(self) -> dict[str, Any]:
+        conditions = self.kube.status().get("conditions") or []
+        return next((each for each in conditions if each["type"] == "Degraded"), {})
+
+
+@asynccontextmanager
+async def working(kube: MemoryKube, **spec: Any) -> AsyncIterator[Working]:
+    observer, queue, heads, metrics = Observer(), Queue(), Heads(), Metrics()
+    poller = Poller(heads, observer, queue.add)
+    reconciler = Reconciler(kube.as_kube(), observer, Events(kube.as_kube(), "test"))
+    scene = Working(kube, observer, queue)
+    scene.tell(resource(**spec), RESOURCE)
+    task = asyncio.create_task(Workers(queue, reconciler, observer, poller, metrics).run())
+    try:
+        yield scene
+    finally:
+        queue.close()
+        await task
+        await heads.close()
+
+
+def _quota(kind: Kind, body: Body) -> ApiError | None:
+    name = body["metadata"]["name"]
+    return RefusedError("exceeded quota: pods=3", 403) if name == "demo-1-s1-0" else None
+
+
+async def test_while_a_pod_is_refused_another_replicas_stage_is_replaced_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue_module, "FIRST_BACK_OFF", 3600.0)
+    monkeypatch.setattr(queue_module, "LONGEST_BACK_OFF", 3600.0)
+    kube = MemoryKube(_quota)
+    async with working(kube, replicas=2) as scene:
+        await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "the refusal to be told")
+        assert "exceeded quota: pods=3" in scene.degraded()["message"]
+        stage = kube.objects[POD, "demo-0-s1-0"]
+        scene.tell(stage | {"status": {"phase": "Failed", "reason": "Evicted"}})
+        await scene.wait(lambda: (POD, "demo-0-s1-1") in kube.objects, "the next incarnation")
+        assert [event["reason"] for event in kube.events].count("ChildRefused") == 1
+
+
+async def test_what_is_refused_is_tried_again_until_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "FIRST_BACK_OFF", 0.001)
+    kube = MemoryKube(_quota)
+    async with working(kube, replicas=2) as scene:
+        await scene.wait(lambda: kube.tried.count(("Pod", "demo-1-s1-0")) >= 6, "more tries")
+        kube.refuse = lambda kind, body: None
+        await scene.wait(lambda: (POD, "demo-1-s1-0") in kube.objects, "the pod")
+        await scene.wait(lambda: scene.degraded()["status"] == "False", "the refusal to be forgotten")
+
+
+async def test_a_refusal_whose_words_change_each_time_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "FIRST_BACK_OFF", 3600.0)
+    monkeypatch.setattr(queue_module, "LONGEST_BACK_OFF", 3600.0)
+    kube = MemoryKube(lambda kind, body: RefusedError(f"try {len(kube.tried)}", 403) if kind == POD else None)
+    async with working(kube) as scene:
+        await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "the refusal to be told")
