@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stageline_operator.decide.actions import EmitEvent, WriteStatus
-from stageline_operator.decide.observed import PodSummary
+from stageline_operator.decide.observed import PodSummary, Stranger
 from support.operator import pods as pod_states
 from support.operator.simulation import Simulation, acts, settled
 
@@ -209,6 +209,39 @@ def test_a_change_of_the_spec_tries_again_after_failed() -> None:
     simulation.settle()
     assert _status(simulation)["phase"] == "Failed"
     simulation.change(image="example/stageline:fixed")
+    simulation.settle()
+    assert _status(simulation)["phase"] == "Ready"
+
+
+def test_any_change_of_the_spec_tries_again_with_a_whole_budget() -> None:
+    simulation = settled(restart={"budget": {"crash": 1}})
+    for _ in range(2):
+        _crash(simulation, STAGE)
+        simulation.reconcile()
+    simulation.settle()
+    assert _status(simulation)["phase"] == "Failed"
+    simulation.change(rollout={"maxSurge": 2})
+    simulation.settle()
+    assert _status(simulation)["phase"] == "Ready"
+    (entry,) = _status(simulation)["replicaList"]
+    assert entry["restarts"] == []
+    stage = next(pod for pod in simulation.pods.values() if pod.stage == 1)
+    simulation.set_pod(pod_states.restarted(stage, 1, simulation.now))
+    simulation.settle()
+    assert _status(simulation)["phase"] == "Ready", "one crash is within the budget"
+
+
+def test_a_change_tries_again_with_a_whole_budget_also_when_the_new_replica_cannot_be_made_at_once() -> None:
+    simulation = settled(restart={"budget": {"crash": 0}})
+    _crash(simulation, STAGE)
+    simulation.settle()
+    assert _status(simulation)["phase"] == "Failed"
+    del simulation.children["Service", "demo"]
+    simulation.strangers = (Stranger("Service", "demo", ""),)
+    simulation.change(rollout={"maxSurge": 2})
+    simulation.settle()
+    assert not simulation.pods
+    simulation.strangers, simulation.is_dirty = (), True
     simulation.settle()
     assert _status(simulation)["phase"] == "Ready"
 

@@ -117,7 +117,7 @@ def _fresh(number: int, plan: RevisionPlan, now: float) -> Replica:
 
 def _courses(staying: Iterable[Replica], outcome: Outcome) -> Iterator[Course]:
     """What becomes of each replica that stays. One that was made in the stead of a given-up one goes on with its
-    books."""
+    books, unless these were used up: then only a change of the spec makes another, and that tries again in earnest."""
     plan, now = outcome.plan, outcome.now
     due = list(outcome.fleet.due)
     for replica in staying:
@@ -127,7 +127,8 @@ def _courses(staying: Iterable[Replica], outcome: Outcome) -> Iterator[Course]:
             due = [each for each in due if each is not before]
         times = clock(replica, now)
         is_well = times.ready is not None and now >= times.ready + plan.restart.reset_seconds
-        books = account(replica, used_by(before.memory) if before is not None and not is_well else {}, now)
+        is_fresh = before is None or before.is_terminal or is_well
+        books = account(replica, {} if before is None or is_fresh else used_by(before.memory), now)
         given_up = judge(replica, books, times, plan.restart, names.group_secret(plan.owner), now)
         gangs = [gang_of(labels(child), outcome.observed.cluster) for child in replica.children]
         gang = next((gang for gang in gangs if gang is not None), outcome.gang)

@@ -64,7 +64,7 @@ def waiting(replica: Replica, outcome: Outcome) -> list[ReplicaStatus]:
         return []
     if replica in outcome.fleet.held or memory.next_restart is not None:
         return [memory]
-    return [memory.model_copy(update={"next_restart": to_text(outcome.now)})]
+    return [memory.model_copy(update={"next_restart": to_text(outcome.now), "restarts": ()})]
 
 
 def cut(message: str) -> str:

@@ -90,6 +90,11 @@ class Replica:
         return self.memory is not None and self.memory.phase is ReplicaPhase.FAILED
 
     @property
+    def is_terminal(self) -> bool:
+        """It was given up, and only a change of the spec makes another in its stead."""
+        return self.is_failed and self.memory is not None and self.memory.next_restart is None
+
+    @property
     def is_leaving(self) -> bool:
         """All its pods are being deleted. It is never healed: stages of a new head could not tell which of two to
         join."""
