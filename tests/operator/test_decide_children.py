@@ -15,6 +15,7 @@ from stageline_operator.decide.reconcile import decide
 from stageline_operator.plan.build import build_plan
 from stageline_operator.plan.cluster import Cluster
 from stageline_operator.plan.spec import read_spec
+from support.operator import pods as pod_states
 from support.operator.server_objects import paths_of
 from support.operator.simulation import Simulation, acts, resource, settled
 
@@ -251,6 +252,20 @@ def test_a_replica_keeps_the_gang_scheduler_that_it_was_made_for() -> None:
     assert simulation.bodies["demo-1-s1-0"]["spec"]["schedulingGroup"] == {"podGroupName": "demo-1"}
     assert ("PodGroup", "demo-1") in simulation.children
     assert simulation.body["status"]["plan"]["gang"] == "native"
+
+
+@pytest.mark.parametrize("asked", ["auto", "volcano"])
+def test_a_replica_whose_gang_scheduler_was_uninstalled_is_healed_without_its_group_and_told(asked: str) -> None:
+    simulation = Simulation(resource(scheduling={"gang": asked}), cluster=Cluster(volcano=True))
+    simulation.settle()
+    del simulation.children["PodGroup", "demo-0"]
+    simulation.cluster = Cluster()
+    simulation.set_pod(pod_states.failed(simulation.pods["demo-0-s1-0"], simulation.now, "Evicted"))
+    assert acts(simulation.reconcile()) == ["create Pod demo-0-s1-1"]
+    assert simulation.bodies["demo-0-s1-1"]["spec"]["schedulerName"] == "volcano"
+    degraded = _condition(simulation, "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "GangSchedulingUnavailable")
+    assert "volcano, which this cluster does not have" in degraded["message"]
 
 
 def test_the_group_is_there_before_the_pods_that_wait_for_it() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from stageline_operator.api.errors import ApiError, RefusedError
+from stageline_operator.api.errors import ApiError, GoneError, RefusedError
 from stageline_operator.apply.events import Events
 from stageline_operator.kube.client import Body
 from stageline_operator.kube.kinds import POD, RESOURCE, Kind
 from stageline_operator.observe.heads import Heads
 from stageline_operator.observe.observed import Observer
+from stageline_operator.plan.cluster import Cluster
 from stageline_operator.runtime import queue as queue_module
 from stageline_operator.runtime.metrics import Metrics
 from stageline_operator.runtime.poller import Poller
@@ -55,8 +56,8 @@ class Working:
 
 
 @asynccontextmanager
-async def working(kube: MemoryKube, **spec: Any) -> AsyncIterator[Working]:
-    observer, queue, heads, metrics = Observer(), Queue(), Heads(), Metrics()
+async def working(kube: MemoryKube, cluster: Cluster | None = None, **spec: Any) -> AsyncIterator[Working]:
+    observer, queue, heads, metrics = Observer(cluster=cluster or Cluster()), Queue(), Heads(), Metrics()
     poller = Poller(heads, observer, queue.add)
     reconciler = Reconciler(kube.as_kube(), observer, Events(kube.as_kube(), "test"))
     scene = Working(kube, observer, queue)
@@ -106,3 +107,14 @@ async def test_a_refusal_whose_words_change_each_time_is_told_all_the_same(monke
     kube = MemoryKube(lambda kind, body: RefusedError(f"try {len(kube.tried)}", 403) if kind == POD else None)
     async with working(kube) as scene:
         await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "the refusal to be told")
+
+
+async def test_a_kind_of_objects_that_the_api_server_no_longer_has_stops_no_pod_and_is_told() -> None:
+    def without_groups(kind: Kind, body: Body) -> ApiError | None:
+        return GoneError("the server could not find the requested resource", 404) if kind.kind == "PodGroup" else None
+
+    kube = MemoryKube(without_groups)
+    async with working(kube, cluster=Cluster(volcano=True)) as scene:
+        await scene.wait(lambda: (POD, "demo-0-s1-0") in kube.objects, "the pods")
+        await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "what is missing to be told")
+        assert "PodGroup demo-0: the server could not find" in scene.degraded()["message"]

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from stageline_operator.api.constants import API_VERSION, KIND
-from stageline_operator.api.errors import NameTakenError, RefusedError
+from stageline_operator.api.errors import GoneError, NameTakenError, RefusedError
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.apply import objects
 from stageline_operator.apply.context import Context
@@ -64,7 +64,7 @@ async def run(actions: tuple[Action, ...], context: Context, events: Events) -> 
         except NameTakenError as error:
             log.warning("%s", error)
             done.has_news = True
-        except RefusedError as error:
+        except (RefusedError, GoneError) as error:  # gone: the API server does not have such objects any more
             if ref is None:
                 raise
             log.warning("%s", error)

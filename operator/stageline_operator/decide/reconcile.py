@@ -55,6 +55,7 @@ def _strive(outcome: Outcome) -> Decision:
         *(replica for replica in fleet.leaving if not replica.is_failed),
     )
     outcome.waiting = _waiting(outcome, born)
+    outcome.problems += _lost_gangs(outcome)
 
     desired.want_revisions(outcome.spec.generation, [each.revision for each in (*fleet.live, *fleet.leaving)])
     for course in outcome.courses:
@@ -99,6 +100,20 @@ def _has_gang(outcome: Outcome) -> bool:
         )
         outcome.problems.append(Problem(Reason.GANG_UNAVAILABLE, message))
     return outcome.gang.is_here
+
+
+def _lost_gangs(outcome: Outcome) -> list[Problem]:
+    """Replicas whose gang scheduler was uninstalled. Their pods stay marked for it: were one placed without it, the
+    group would never be whole again when it is back."""
+    message = (
+        "replica {} was made for {}, which this cluster does not have any more: a pod that is replaced may find no"
+        " node; install it again, or delete all pods of the replica, and another is made in its stead"
+    )
+    return [
+        Problem(Reason.GANG_UNAVAILABLE, message.format(course.replica.number, course.gang.name))
+        for course in outcome.courses
+        if not course.gang.is_here and course.gang.name != outcome.gang.name
+    ]
 
 
 def _born(moves: Moves, outcome: Outcome) -> list[Replica]:

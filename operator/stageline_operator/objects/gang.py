@@ -34,7 +34,7 @@ class Gang:
 
     Attributes:
         name: native, volcano, coscheduling, kueue or none.
-        is_here: the cluster has it; False only when a person asked for one that is missing.
+        is_here: the cluster has it; False when a person asked for one that is missing, or it was uninstalled.
         native_version: version of scheduling.k8s.io with PodGroup.
     """
 
@@ -48,13 +48,7 @@ def resolve(asked: str, cluster: Cluster) -> Gang:
 
     Kueue is never automatic, since it needs the name of a queue.
     """
-    here = {
-        "native": bool(cluster.native_gang),
-        "volcano": cluster.volcano,
-        "coscheduling": cluster.coscheduling,
-        "kueue": cluster.kueue,
-        NONE: True,
-    }
+    here = _here(cluster)
     if asked == "auto":
         asked = next(name for name in ("native", "volcano", "coscheduling", NONE) if here[name])
     return Gang(asked, here[asked], cluster.native_gang)
@@ -81,11 +75,14 @@ def mark_pod(body: Body, gang: Gang, plan: RevisionPlan, owner: Owner, replica: 
 
 
 def pod_group(gang: Gang, plan: RevisionPlan, owner: Owner, replica: int) -> Body | None:
-    """The object that stands for a replica's pods; None where the gang scheduler needs none.
+    """The object that stands for a replica's pods; None where the gang scheduler needs none, or the cluster does not
+    know such objects any more.
 
     The group counts head and stages: a head without stages serves nobody.
     """
     spec: Body
+    if not gang.is_here:
+        return None
     if gang.name == "native":
         api_version = f"scheduling.k8s.io/{gang.native_version}"
         spec = {"schedulingPolicy": {"gang": {"minCount": plan.pods_per_replica}}}
@@ -117,4 +114,15 @@ def gang_of(labels: dict[str, str], cluster: Cluster) -> Gang | None:
     A pod that replaces another must join what the others joined, also when the cluster has got a better one since.
     """
     name = labels.get(c.LABEL_GANG)
-    return None if name is None else Gang(name, native_version=cluster.native_gang)
+    return None if name is None else Gang(name, _here(cluster).get(name, False), cluster.native_gang)
+
+
+def _here(cluster: Cluster) -> dict[str, bool]:
+    """Which gang schedulers the cluster has."""
+    return {
+        "native": bool(cluster.native_gang),
+        "volcano": cluster.volcano,
+        "coscheduling": cluster.coscheduling,
+        "kueue": cluster.kueue,
+        NONE: True,
+    }
