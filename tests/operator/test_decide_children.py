@@ -171,6 +171,13 @@ def test_what_the_api_server_refuses_is_told_in_its_own_words_and_tried_again() 
     assert _condition(simulation, "Degraded")["message"].endswith("refuses Pod demo-0-head-0: exceeded quota: pods=0")
 
 
+def test_a_refusal_is_told_only_while_its_object_is_wanted() -> None:
+    simulation = settled()
+    refusal = Refusal(Ref("v1", "Pod", "demo-1-head-0"), "exceeded quota: pods=3")
+    observed = replace(simulation.observed(), refusals=(refusal,))
+    assert decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now).actions == ()
+
+
 # -- names that belong to others ---
 
 

@@ -27,6 +27,16 @@ def test_a_taken_name_is_looked_at_again_after_a_while() -> None:
     assert learned.strangers("owner") == ()
 
 
+def test_a_refusal_is_forgotten_when_its_object_is_not_wanted_any_more() -> None:
+    learned = Learned()
+    learned.refused("owner", CHILD, "quota")
+    learned.keep_refusals("owner", {CHILD})
+    assert learned.refusals("owner") == (Refusal(CHILD, "quota"),)
+    learned.keep_refusals("owner", {Ref("v1", "Pod", "demo-0-head-0")})
+    assert learned.refusals("owner") == ()
+    assert learned.refused("owner", CHILD, "quota") is False, "it is news again"
+
+
 def test_a_refusal_is_known_until_the_action_succeeds() -> None:
     learned = Learned()
     assert learned.refused("owner", CHILD, "quota") is False

@@ -101,6 +101,16 @@ async def test_what_is_refused_is_tried_again_until_it_is_accepted(monkeypatch: 
         await scene.wait(lambda: scene.degraded()["status"] == "False", "the refusal to be forgotten")
 
 
+async def test_a_refusal_is_forgotten_when_the_refused_pod_is_scaled_away() -> None:
+    kube = MemoryKube(_quota)
+    async with working(kube, replicas=2) as scene:
+        await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "the refusal to be told")
+        body = kube.objects[RESOURCE, "demo"]
+        meta, spec = body["metadata"] | {"generation": 2}, body["spec"] | {"replicas": 1}
+        scene.tell(body | {"metadata": meta, "spec": spec}, RESOURCE)
+        await scene.wait(lambda: scene.degraded()["status"] == "False", "the refusal to be forgotten")
+
+
 async def test_a_refusal_whose_words_change_each_time_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "FIRST_BACK_OFF", 3600.0)
     monkeypatch.setattr(queue_module, "LONGEST_BACK_OFF", 3600.0)

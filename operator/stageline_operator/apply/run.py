@@ -19,8 +19,8 @@ from stageline_operator.decide.actions import (
     Delete,
     EmitEvent,
     ForceDelete,
-    Ref,
     WriteStatus,
+    ref_of,
 )
 from stageline_operator.kube.kinds import POD, RESOURCE
 
@@ -55,10 +55,11 @@ async def run(actions: tuple[Action, ...], context: Context, events: Events) -> 
         LeaseLostError: at once.
     """
     done, learned, uid = Done(), context.observer.learned, context.owner.uid
+    learned.keep_refusals(uid, {ref for action in actions if (ref := ref_of(action)) is not None})
     for action in actions:
         if not _may_follow(action, done):
             continue
-        ref = _ref(action)
+        ref = ref_of(action)
         try:
             await _do(action, context, events)
         except NameTakenError as error:
@@ -86,16 +87,6 @@ def _may_follow(action: Action, done: Done) -> bool:
             return action.ref.kind == POD.kind or not (done.has_news or done.is_hindered)
         case _:
             return True
-
-
-def _ref(action: Action) -> Ref | None:
-    match action:
-        case Create(body=body) | Apply(body=body):
-            return Ref(body["apiVersion"], body["kind"], body["metadata"]["name"])
-        case Delete(ref=ref) | ForceDelete(ref=ref):
-            return ref
-        case _:
-            return None
 
 
 async def _do(action: Action, context: Context, events: Events) -> None:

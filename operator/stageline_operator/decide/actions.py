@@ -83,6 +83,17 @@ class EmitEvent:
 Action = Create | CreateGroupSecret | Apply | Delete | ForceDelete | WriteStatus | EmitEvent
 
 
+def ref_of(action: Action) -> Ref | None:
+    """The object that an action makes, changes or deletes; None for the status, Events and the group Secret."""
+    match action:
+        case Create(body=body) | Apply(body=body):
+            return Ref(body["apiVersion"], body["kind"], body["metadata"]["name"])
+        case Delete(ref=ref) | ForceDelete(ref=ref):
+            return ref
+        case _:
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """All that one reconcile does.

@@ -39,6 +39,7 @@ def problems(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[Pro
             Reason.CHILD_REFUSED, f"the API server refuses {refusal.ref.kind} {refusal.ref.name}: {refusal.message}"
         )
         for refusal in outcome.observed.refusals
+        if refusal.ref in outcome.tried
     ]
     for course in outcome.courses:
         if course.given_up is not None:

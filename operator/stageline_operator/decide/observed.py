@@ -168,7 +168,7 @@ class Observed:
 
     Attributes:
         heads: by replica number.
-        refusals: what the API server refuses; told in the status, and tried again.
+        refusals: what the API server refuses; told in the status, and tried again, as long as it is wanted.
         contested: children that differ again after two applies of the same body: told in the status, and left alone
             until they or the spec change.
         secret_exists: this process made the group Secret, or was told that it exists; it is never read.

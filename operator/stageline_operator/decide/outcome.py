@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from stageline_operator.api.conditions import Reason
 from stageline_operator.decide.account import Books
+from stageline_operator.decide.actions import Ref
 from stageline_operator.decide.deadlines import Clock, GivenUp, deadline, reset_at
 from stageline_operator.decide.fleet import Fleet
 from stageline_operator.decide.heal import Steps
@@ -52,6 +53,7 @@ class Outcome:
         draining: replicas that are being drained.
         waiting: given-up replicas that the status goes on telling of.
         is_stopped: the roll-out goes no further.
+        tried: objects that are made, changed or deleted now.
     """
 
     spec: Spec
@@ -65,6 +67,7 @@ class Outcome:
     waiting: tuple[Replica, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     is_stopped: bool = False
+    tried: frozenset[Ref] = frozenset()
 
     @property
     def staying(self) -> list[Course]:

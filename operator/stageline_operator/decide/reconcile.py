@@ -8,7 +8,7 @@ from itertools import count
 from stageline_operator.api.conditions import Reason
 from stageline_operator.api.status import PodStatus
 from stageline_operator.decide.account import account, used_by
-from stageline_operator.decide.actions import Action, CreateGroupSecret, Decision, WriteStatus
+from stageline_operator.decide.actions import Action, CreateGroupSecret, Decision, WriteStatus, ref_of
 from stageline_operator.decide.deadlines import clock, judge
 from stageline_operator.decide.desired import Desired
 from stageline_operator.decide.events import events
@@ -82,6 +82,7 @@ def _finish(outcome: Outcome) -> Decision:
 
 
 def _decision(outcome: Outcome, actions: list[Action], steps: Iterable[Steps]) -> Decision:
+    outcome.tried = frozenset(ref for action in actions if (ref := ref_of(action)) is not None)
     status = make_status(outcome)
     told = events(outcome, status, actions)
     wakes = [wake for step in steps for wake in step.wakes] + outcome.wakes()

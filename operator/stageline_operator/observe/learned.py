@@ -5,7 +5,7 @@ children that somebody changes back. None of it survives a restart; all of it is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from stageline_operator.decide.actions import Ref
@@ -73,6 +73,12 @@ class Learned:
     def succeeded(self, owner_uid: str, ref: Ref) -> None:
         """An action went well."""
         self._peek(owner_uid).refusals.pop(ref, None)
+
+    def keep_refusals(self, owner_uid: str, tried: Set[Ref]) -> None:
+        """Only these objects are still to be made, changed or deleted; what was refused besides is of no interest."""
+        refusals = self._peek(owner_uid).refusals
+        for ref in refusals.keys() - tried:
+            del refusals[ref]
 
     def refusals(self, owner_uid: str) -> tuple[Refusal, ...]:
         """Actions that the API server refused when they were last tried."""

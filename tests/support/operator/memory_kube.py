@@ -77,3 +77,13 @@ class MemoryKube:
     async def apply_status(self, kind: Kind, body: Body) -> Body:
         name = body["metadata"]["name"]
         return self.put(self.objects[kind, name] | {"status": body["status"]})
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str, resource_version: str = "", grace: int | None = None
+    ) -> Body:
+        """Everything goes at once."""
+        meta = (await self.get(kind, namespace, name))["metadata"]
+        if meta["uid"] != uid or resource_version not in ("", meta["resourceVersion"]):
+            raise ConflictError(f"{kind.kind} {name} is another", 409)
+        del self.objects[kind, name]
+        return {"kind": "Status"}
