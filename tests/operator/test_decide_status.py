@@ -183,25 +183,34 @@ def test_what_the_status_says_is_read_back_as_it_was_written() -> None:
 
 
 def test_a_status_of_many_replicas_in_trouble_stays_small() -> None:
-    simulation = settled(replicas=120, pipeline={"stages": 1}, restart={"budget": {"crash": 100}})
+    simulation = settled(replicas=100, pipeline={"stages": 1}, restart={"budget": {"crash": 100}})
     for pod in list(simulation.pods.values()):
         simulation.set_pod(pod_states.restarted(pod, 1, simulation.now, log="x" * 2048))
-    simulation.reconcile()
-    status = simulation.body["status"]
-    assert len(status["replicaList"]) == 100
-    assert len(json.dumps(status)) < 300_000
-    InferenceDeploymentStatus.model_validate_json(json.dumps(status))
+    for _ in range(3):
+        simulation.reconcile()
+        status = simulation.body["status"]
+        assert len(status["replicaList"]) == 100
+        assert len(json.dumps(status)) < 300_000
+        InferenceDeploymentStatus.model_validate_json(json.dumps(status))
 
 
-def test_replicas_that_the_list_had_no_room_for_are_not_given_up_when_they_stumble() -> None:
-    simulation = settled(replicas=103, pipeline={"stages": 1})
-    simulation.now += 50_000
-    listed = {entry["replica"] for entry in simulation.body["status"]["replicaList"]}
-    unlisted = next(pod for pod in simulation.pods.values() if pod.is_head and pod.replica not in listed)
-    simulation.set_pod(pod_states.made_ready(unlisted, False, simulation.now))
+def test_each_failure_of_the_most_replicas_is_counted_and_told_once() -> None:
+    simulation = settled(replicas=100, pipeline={"stages": 1}, rollout={"maxSurge": 100})
+    simulation.change(image="example/stageline:2")
     simulation.reconcile()
-    entry = next(each for each in simulation.body["status"]["replicaList"] if each["replica"] == unlisted.replica)
-    assert entry["phase"] == "Starting"
+    simulation.advance()
+    simulation.reconcile()
+    assert len(simulation.body["status"]["replicaList"]) == 200, "old and new ones"
+    failed = [pod for pod in simulation.pods.values() if not pod.is_head]
+    for pod in failed:
+        simulation.set_pod(pod_states.failed(pod, simulation.now, "Evicted"))
+    before = len(simulation.events)
+    for _ in range(4):
+        simulation.reconcile()
+    told = [event.message for event in simulation.events[before:] if event.reason == "StageReplaced"]
+    assert len(failed) == len(told) == len(set(told)) == 200
+    used = [entry["restarts"] for entry in simulation.body["status"]["replicaList"]]
+    assert used == [[{"cause": "NodeLost", "used": 1}]] * 200
 
 
 def test_a_wrong_spec_is_told_and_nothing_is_touched() -> None:

@@ -92,7 +92,9 @@ MAX_STAGES: Final = 64
 """Most pipeline stages."""
 MAX_TENSOR_PARALLEL: Final = 64
 """Most tensor-parallel ranks of a stage: they share one pod."""
-MAX_REPLICAS: Final = 1000
-"""Most pipeline replicas of a resource."""
+MAX_REPLICAS: Final = 100
+"""Most pipeline replicas of a resource: the status has to list each, since it is the operator's memory."""
+MAX_LISTED: Final = 2 * MAX_REPLICAS
+"""Replicas that the status lists: in a roll-out as many again may exist."""
 MAX_LOG_TAIL: Final = 2048
 """Bytes of a failed container's last log lines that the status keeps."""

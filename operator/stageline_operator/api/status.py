@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stageline_operator.api.base import ApiModel
 from stageline_operator.api.conditions import Cause, ConditionType, Phase, ReplicaPhase
-from stageline_operator.api.constants import MAX_LOG_TAIL, MAX_STAGES
+from stageline_operator.api.constants import MAX_LISTED, MAX_LOG_TAIL, MAX_STAGES
 
 Text = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=1024)]
@@ -183,8 +183,8 @@ class InferenceDeploymentStatus(ApiModel):
     """Available, Progressing, Degraded."""
     plan: PlanStatus | None = None
     """What the operator makes of the spec."""
-    replica_list: Annotated[tuple[ReplicaStatus, ...], Field(max_length=100)] = ()
-    """The replicas, the ones in trouble first, then by number; the first 100."""
+    replica_list: Annotated[tuple[ReplicaStatus, ...], Field(max_length=MAX_LISTED)] = ()
+    """The replicas, the ones in trouble first, then by number."""
     effective: Annotated[tuple[EffectiveSetting, ...], Field(max_length=256)] = ()
     """Each field of the spec with the value in force."""
     last_failure: Failure | None = None

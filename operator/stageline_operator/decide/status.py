@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stageline_operator.api.conditions import ReplicaPhase
+from stageline_operator.api.constants import MAX_LISTED
 from stageline_operator.api.status import Failure, InferenceDeploymentStatus, ReplicaStatus
 from stageline_operator.decide import replica_status
 from stageline_operator.decide.conditions import make_conditions, phase
@@ -12,8 +13,6 @@ from stageline_operator.decide.effective import effective, plan_status
 from stageline_operator.decide.outcome import Outcome
 from stageline_operator.objects.metadata import select_heads
 
-MOST_REPLICAS: Final = 100
-"""Replicas that the status lists."""
 MOST_LOGS: Final = 20
 """Replicas whose failures keep their log lines: all together must stay far below etcd's 1.5 MB."""
 _TROUBLE_FIRST: Final = (
@@ -61,8 +60,11 @@ def _entries(outcome: Outcome) -> list[ReplicaStatus]:
 
 
 def _shorten(entries: list[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
-    """The first entries, and log lines only in the first of these."""
-    kept = entries[:MOST_REPLICAS]
+    """Log lines only in the first entries. Replicas that drain are the ones to leave out when there are too many:
+    nothing of them has to be remembered."""
+    kept = entries
+    if len(entries) > MAX_LISTED:
+        kept = [entry for entry in entries if entry.phase is not ReplicaPhase.DRAINING][:MAX_LISTED]
     return tuple(entry if index < MOST_LOGS else _without_logs(entry) for index, entry in enumerate(kept))
 
 
