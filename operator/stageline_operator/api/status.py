@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from stageline_operator.api.base import ApiModel
 from stageline_operator.api.conditions import Cause, ConditionType, Phase, ReplicaPhase
@@ -34,7 +34,16 @@ class Condition(ApiModel):
     """Generation of the spec that this speaks of."""
 
 
-class Failure(ApiModel):
+class _Brief(ApiModel):
+    """Empty texts are left out: there is one of these for each pod, and all must fit in one object."""
+
+    @model_serializer(mode="wrap")
+    def _without_blanks(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if value != ""}
+
+
+class Failure(_Brief):
     """How a pod ended."""
 
     cause: Cause
@@ -51,7 +60,7 @@ class Failure(ApiModel):
     """Last lines of its log."""
 
 
-class PodStatus(ApiModel):
+class PodStatus(_Brief):
     """The pod of a head or of a stage."""
 
     pod: Text = ""
@@ -108,7 +117,8 @@ class ReplicaStatus(ApiModel):
     head: PodStatus = PodStatus()
     """Its head."""
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=MAX_STAGES)] = ()
-    """Its stages, in order."""
+    """Its stages, in order. Of thousands of pods the status has no room for all: then log lines are left out, then
+    stages that have always been well, then what only a person reads."""
     restarts: Annotated[tuple[RestartCount, ...], Field(max_length=8)] = ()
     """Restarts that count against the budget."""
     next_restart: Time | None = None

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from stageline_operator.api.conditions import ReplicaPhase
-from stageline_operator.api.constants import MAX_LISTED
 from stageline_operator.api.status import Failure, InferenceDeploymentStatus, ReplicaStatus
 from stageline_operator.decide import replica_status
 from stageline_operator.decide.conditions import make_conditions, phase
 from stageline_operator.decide.effective import effective, plan_status
 from stageline_operator.decide.outcome import Outcome
+from stageline_operator.decide.shorten import shorten
 from stageline_operator.objects.metadata import select_heads
 
-MOST_LOGS: Final = 20
-"""Replicas whose failures keep their log lines: all together must stay far below etcd's 1.5 MB."""
 _TROUBLE_FIRST: Final = (
     ReplicaPhase.FAILED,
     ReplicaPhase.RECOVERING,
@@ -44,7 +42,7 @@ def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
         current_revision=plan.current.revision,
         conditions=conditions,
         plan=plan_status(outcome),
-        replica_list=_shorten(entries),
+        replica_list=shorten(entries),
         effective=settings,
         last_failure=_last_failure(outcome),
     )
@@ -57,25 +55,6 @@ def _entries(outcome: Outcome) -> list[ReplicaStatus]:
     for replica in outcome.waiting:
         entries += replica_status.waiting(replica, outcome)
     return sorted(entries, key=lambda entry: (_TROUBLE_FIRST.index(entry.phase), entry.replica))
-
-
-def _shorten(entries: list[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
-    """Log lines only in the first entries. Replicas that drain are the ones to leave out when there are too many:
-    nothing of them has to be remembered."""
-    kept = entries
-    if len(entries) > MAX_LISTED:
-        kept = [entry for entry in entries if entry.phase is not ReplicaPhase.DRAINING][:MAX_LISTED]
-    return tuple(entry if index < MOST_LOGS else _without_logs(entry) for index, entry in enumerate(kept))
-
-
-def _without_logs(entry: ReplicaStatus) -> ReplicaStatus:
-    stages = tuple(stage.model_copy(update={"last_failure": _quiet(stage.last_failure)}) for stage in entry.stages)
-    head = entry.head.model_copy(update={"last_failure": _quiet(entry.head.last_failure)})
-    return entry.model_copy(update={"stages": stages, "head": head})
-
-
-def _quiet(failure: Failure | None) -> Failure | None:
-    return None if failure is None else failure.model_copy(update={"log_tail": ""})
 
 
 def _last_failure(outcome: Outcome) -> Failure | None:
