@@ -73,8 +73,8 @@ def _status(resource: Object) -> Any:
             [
                 replica["phase"],
                 replica["epoch"],
-                replica["head"]["pod"],
-                *(stage["pod"] for stage in replica.get("stages", ())),
+                replica["head"].get("pod", ""),
+                *(stage.get("pod", "") for stage in replica.get("stages", ())),
             ]
             for replica in status.get("replicaList", ())
         ),
