@@ -194,6 +194,8 @@ def test_no_replica_is_made_while_a_shared_name_belongs_to_somebody_else(kind: s
         f"{kind} {name} of Deployment/web is not this resource's; delete or rename it, or give this resource another"
     )
     assert degraded["message"].startswith(wanted)
+    progressing = _condition(simulation, "Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "NameTaken")
     simulation.strangers, simulation.is_dirty = (), True
     simulation.settle()
     assert simulation.body["status"]["phase"] == "Ready"
@@ -224,6 +226,7 @@ def test_a_pod_of_somebody_else_is_never_taken_over() -> None:
     simulation.settle()
     assert sorted(simulation.pods) == ["demo-0-head-0", "demo-0-s0-0"]
     assert "Pod demo-0-s1-0 is not this resource's" in _condition(simulation, "Degraded")["message"]
+    assert _condition(simulation, "Progressing")["reason"] == "NameTaken"
 
 
 # -- gang schedulers ---
@@ -236,6 +239,8 @@ def test_a_gang_scheduler_that_is_missing_is_told_and_no_pod_is_made() -> None:
     degraded = _condition(simulation, "Degraded")
     assert degraded["reason"] == "GangSchedulingUnavailable"
     assert "gang is volcano, which this cluster does not have" in degraded["message"]
+    progressing = _condition(simulation, "Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "GangSchedulingUnavailable")
     simulation.cluster, simulation.is_dirty = Cluster(volcano=True), True
     simulation.settle()
     assert simulation.body["status"]["phase"] == "Ready"

@@ -165,9 +165,28 @@ def test_a_roll_out_stops_when_a_new_replica_failed_and_the_old_ones_keep_servin
     assert by_type["Progressing"]["reason"] == "RolloutStopped"
     assert by_type["Degraded"]["status"] == "True"
     assert "the old ones keep serving" in by_type["Degraded"]["message"]
-    assert (status["phase"], status["lastFailure"]["logTail"]) == ("Degraded", "no such flag")
+    assert (status["phase"], status["reason"]) == ("Degraded", "RolloutStopped")
+    assert "change the spec to try again" in by_type["Progressing"]["message"]
+    assert status["lastFailure"]["logTail"] == "no such flag"
     simulation.now += 100_000
     assert simulation.decide().actions == ()
+
+
+def test_a_roll_out_that_stopped_for_a_while_says_when_it_tries_again() -> None:
+    simulation = settled(restart={"backoffSeconds": 60, "replicaDeadlineSeconds": 700})
+    old = simulation.body["status"]["currentRevision"]
+    simulation.change(image=NEW)
+    for _ in range(200):
+        for pod in simulation.pods.values():
+            if pod.revision != old and pod.scheduled_at is not None and not pod.ready:
+                simulation.stopped_nodes.add(pod.node)
+        status = simulation.body["status"]
+        if status["reason"] == "RolloutStopped":
+            break
+        simulation.step()
+    failed = next(entry for entry in status["replicaList"] if entry["phase"] == "Failed")
+    assert failed["nextRestart"] in status["conditions"][1]["message"]
+    assert "change the spec" not in status["conditions"][1]["message"]
 
 
 def test_a_roll_out_that_stopped_goes_on_with_the_next_change() -> None:

@@ -11,6 +11,7 @@ from stageline_operator.decide.deadlines import troubles
 from stageline_operator.decide.effective import differing
 from stageline_operator.decide.outcome import Outcome, Problem
 from stageline_operator.decide.replica_status import cut, unplaced
+from stageline_operator.decide.replicas import Replica
 from stageline_operator.decide.times import to_text
 
 Statement = tuple[bool, Reason, str]
@@ -20,12 +21,12 @@ Statement = tuple[bool, Reason, str]
 WORST_FIRST: Final = (
     Reason.NAME_TAKEN,
     Reason.GANG_UNAVAILABLE,
+    Reason.ROLLOUT_STOPPED,
     Reason.BUDGET_EXHAUSTED,
     Reason.CHILD_REFUSED,
     Reason.POD_CANNOT_START,
     Reason.REPLICA_DEADLINE,
     Reason.CHILD_CONTESTED,
-    Reason.ROLLOUT_STOPPED,
     Reason.EFFECT_DIFFERS,
 )
 """Reasons to call a person; the first that holds is the condition's."""
@@ -54,7 +55,7 @@ def problems(outcome: Outcome, settings: Iterable[EffectiveSetting]) -> list[Pro
             reason = Reason.BUDGET_EXHAUSTED if memory.next_restart is None else Reason.REPLICA_DEADLINE
             found.append(Problem(reason, f"replica {replica.number}: {memory.message}"))
     if outcome.is_stopped:
-        found.append(Problem(Reason.ROLLOUT_STOPPED, "a replica of the new revision failed; the old ones keep serving"))
+        found.append(Problem(Reason.ROLLOUT_STOPPED, _stopped(outcome)))
     found += [Problem(Reason.EFFECT_DIFFERS, sentence) for sentence in differing(outcome, settings)]
     return sorted(found, key=lambda problem: WORST_FIRST.index(problem.reason))
 
@@ -78,7 +79,16 @@ def progressing(outcome: Outcome) -> Statement:
         message = f"{outcome.old} replicas keep an earlier revision until spec.rollout.paused is false"
         return False, Reason.ROLLOUT_PAUSED, message
     if outcome.is_stopped:
-        return False, Reason.ROLLOUT_STOPPED, "a replica of the new revision failed; change the spec to try again"
+        return False, Reason.ROLLOUT_STOPPED, _stopped(outcome)
+    blocked = next(
+        (each for each in outcome.problems if each.reason in (Reason.NAME_TAKEN, Reason.GANG_UNAVAILABLE)), None
+    )
+    if (
+        blocked is not None
+        and not outcome.draining
+        and not any(_is_coming(course.replica) for course in outcome.staying)
+    ):
+        return False, blocked.reason, blocked.message
     waiting = [pod for course in outcome.staying for pod in unplaced(course.replica) if pod.unschedulable]
     if waiting:
         return True, Reason.WAITING_FOR_SCHEDULING, f"{waiting[0].name} finds no node: {waiting[0].unschedulable}"
@@ -95,6 +105,20 @@ def progressing(outcome: Outcome) -> Statement:
     if outcome.draining:
         count += f", {len(outcome.draining)} drain"
     return True, Reason.SCALING, count
+
+
+def _stopped(outcome: Outcome) -> str:
+    """What became of the roll-out, and what comes next."""
+    retries = [replica.memory.next_restart for replica in outcome.waiting if replica.memory is not None]
+    times = sorted(retry for retry in retries if retry is not None)
+    then = f"another is tried at {times[0]}" if times else "change the spec to try again"
+    kept = "; the old ones keep serving" if outcome.ready else ""
+    return f"a replica of the new revision failed{kept}; {then}"
+
+
+def _is_coming(replica: Replica) -> bool:
+    """It is not ready, and nothing has to be made for it: it only starts."""
+    return not replica.is_ready and all(slot.live is not None for slot in replica.slots)
 
 
 def degraded(outcome: Outcome, found: list[Problem]) -> Statement:

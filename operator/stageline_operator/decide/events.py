@@ -73,7 +73,8 @@ def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeployment
             continue
         reason = Reason(condition.reason)
         if condition.type is ConditionType.DEGRADED and (condition.status == "True" or reason is Reason.NO_GANG):
-            if reason not in (Reason.BUDGET_EXHAUSTED, Reason.REPLICA_DEADLINE):  # told with its replica
+            # These are told with their replica, and with Progressing.
+            if reason not in (Reason.BUDGET_EXHAUSTED, Reason.REPLICA_DEADLINE, Reason.ROLLOUT_STOPPED):
                 yield _event("Warning", reason, condition.message)
         elif condition.type is ConditionType.PROGRESSING:
             yield from _of_progress(old.reason if old is not None else "", reason, condition.message)
