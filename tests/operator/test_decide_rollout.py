@@ -46,6 +46,16 @@ def test_a_roll_out_goes_replica_by_replica(replicas: int, surge: int, unavailab
     assert " ".join(_rolled(replicas, surge, unavailable)) == expected
 
 
+@pytest.mark.parametrize("surge", [0, 1])
+def test_the_end_of_a_roll_out_is_told_once(surge: int) -> None:
+    simulation = settled(replicas=2, rollout={"maxSurge": surge, "maxUnavailable": 1 - surge})
+    simulation.change(image=NEW)
+    simulation.settle()
+    simulation.change(replicas=3)
+    simulation.settle()
+    assert [event.reason.value for event in simulation.events].count("RolloutComplete") == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [

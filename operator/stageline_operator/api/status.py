@@ -189,6 +189,8 @@ class InferenceDeploymentStatus(ApiModel):
     """Label selector of the heads, for the scale subresource: autoscalers count heads, not stages."""
     current_revision: Text = ""
     """Revision of the spec."""
+    settled_revision: Text = ""
+    """Revision that all replicas had when last nothing was left to do."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
     """Available, Progressing, Degraded."""
     plan: PlanStatus | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from stageline_operator.api.conditions import ConditionType, Reason, ReplicaPhase
 from stageline_operator.api.status import InferenceDeploymentStatus, ReplicaStatus
@@ -12,6 +12,8 @@ from stageline_operator.decide.actions import Action, EmitEvent, ForceDelete, Re
 from stageline_operator.decide.failures import describe
 from stageline_operator.decide.outcome import Outcome
 from stageline_operator.objects.pod import POD
+
+_ROLLING: Final = (Reason.ROLLING_OUT, Reason.ROLLOUT_PAUSED, Reason.ROLLOUT_STOPPED)
 
 
 def events(outcome: Outcome, after: InferenceDeploymentStatus, actions: Iterable[Action]) -> list[EmitEvent]:
@@ -77,12 +79,15 @@ def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeployment
             if reason not in (Reason.BUDGET_EXHAUSTED, Reason.REPLICA_DEADLINE, Reason.ROLLOUT_STOPPED):
                 yield _event("Warning", reason, condition.message)
         elif condition.type is ConditionType.PROGRESSING:
-            yield from _of_progress(old.reason if old is not None else "", reason, condition.message)
+            is_rolled = before.settled_revision not in ("", after.settled_revision)
+            is_back = old is not None and old.reason in _ROLLING
+            yield from _of_progress(is_rolled or is_back, reason, condition.message)
 
 
-def _of_progress(old: str, reason: Reason, message: str) -> Iterator[EmitEvent]:
-    if reason is Reason.UP_TO_DATE and old in (Reason.ROLLING_OUT, Reason.ROLLOUT_PAUSED, Reason.ROLLOUT_STOPPED):
-        yield _event("Normal", Reason.ROLLOUT_COMPLETE, message)
+def _of_progress(has_rolled: bool, reason: Reason, message: str) -> Iterator[EmitEvent]:
+    if reason is Reason.UP_TO_DATE:
+        if has_rolled:
+            yield _event("Normal", Reason.ROLLOUT_COMPLETE, message)
     elif reason in (Reason.ROLLING_OUT, Reason.ROLLOUT_PAUSED):
         yield _event("Normal", reason, message)
     elif reason in (Reason.ROLLOUT_STOPPED, Reason.WAITING_FOR_SCHEDULING, Reason.BACKING_OFF):

@@ -40,6 +40,7 @@ def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
         ready=f"{outcome.ready}/{plan.replicas}",
         selector=",".join(f"{key}={value}" for key, value in select_heads(plan.owner).items()),
         current_revision=plan.current.revision,
+        settled_revision=plan.current.revision if outcome.is_settled else outcome.spec.status.settled_revision,
         conditions=conditions,
         plan=plan_status(outcome),
         replica_list=shorten(entries),
