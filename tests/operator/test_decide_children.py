@@ -252,6 +252,26 @@ def test_without_any_gang_scheduler_the_status_says_what_that_means() -> None:
     assert "pods are placed one by one" in degraded["message"]
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "cluster", "hint"),
+    [
+        ({}, Cluster(coscheduling=True), "for coscheduling, name its scheduler in spec.scheduling.schedulerName"),
+        ({"schedulerName": "mine"}, Cluster(volcano=True), "Volcano is here, and spec.scheduling.schedulerName is mine"),
+    ],
+)
+def test_a_gang_scheduler_that_would_not_see_the_pods_is_not_taken_and_not_claimed(
+    scheduler: dict[str, str], cluster: Cluster, hint: str
+) -> None:
+    simulation = Simulation(resource(scheduling=scheduler), cluster=cluster)
+    simulation.settle()
+    assert simulation.body["status"]["plan"]["gang"] == "none"
+    degraded = _condition(simulation, "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("False", "NoGangScheduler")
+    assert hint in degraded["message"]
+    assert ("PodGroup", "demo-0") not in simulation.children
+    assert simulation.bodies["demo-0-s1-0"]["spec"].get("schedulerName") == scheduler.get("schedulerName")
+
+
 def test_a_replica_keeps_the_gang_scheduler_that_it_was_made_for() -> None:
     simulation = settled()
     simulation.cluster, simulation.is_dirty = Cluster(native_gang="v1beta1"), True

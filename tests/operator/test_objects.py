@@ -161,22 +161,26 @@ def test_the_group_counts_every_pod_of_its_replica() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "cluster", "name", "is_here"),
+    ("asked", "cluster", "scheduler", "name", "is_here"),
     [
-        ("auto", Cluster(), "none", True),
-        ("auto", Cluster(kueue=True), "none", True),
-        ("auto", Cluster(coscheduling=True), "coscheduling", True),
-        ("auto", Cluster(volcano=True, coscheduling=True), "volcano", True),
-        ("auto", Cluster(native_gang="v1beta1", volcano=True), "native", True),
-        ("none", Cluster(volcano=True), "none", True),
-        ("kueue", Cluster(kueue=True), "kueue", True),
-        ("volcano", Cluster(native_gang="v1beta1"), "volcano", False),
+        ("auto", Cluster(), None, "none", True),
+        ("auto", Cluster(kueue=True), None, "none", True),
+        ("auto", Cluster(coscheduling=True), None, "none", True),
+        ("auto", Cluster(coscheduling=True), "mine", "coscheduling", True),
+        ("auto", Cluster(volcano=True, coscheduling=True), None, "volcano", True),
+        ("auto", Cluster(volcano=True, coscheduling=True), "volcano", "volcano", True),
+        ("auto", Cluster(volcano=True, coscheduling=True), "mine", "coscheduling", True),
+        ("auto", Cluster(volcano=True), "mine", "none", True),
+        ("auto", Cluster(native_gang="v1beta1", volcano=True), None, "native", True),
+        ("none", Cluster(volcano=True), None, "none", True),
+        ("kueue", Cluster(kueue=True), None, "kueue", True),
+        ("volcano", Cluster(native_gang="v1beta1"), None, "volcano", False),
     ],
 )
-def test_the_gang_scheduler_is_the_one_asked_for_or_the_first_there(
-    asked: str, cluster: Cluster, name: str, is_here: bool
+def test_the_gang_scheduler_is_the_one_asked_for_or_the_first_that_would_see_the_pods(
+    asked: str, cluster: Cluster, scheduler: str | None, name: str, is_here: bool
 ) -> None:
-    gang = resolve(asked, cluster)
+    gang = resolve(asked, cluster, scheduler)
     assert (gang.name, gang.is_here) == (name, is_here)
 
 

@@ -85,7 +85,9 @@ def leave_behind(scene: Scene, resource: str) -> str:
 def live_through_everything(scene: Scene) -> None:
     """What makes an operator use each of its rights."""
     for gang in ("coscheduling", "volcano"):
-        scene.apply(demo(gang, scheduling={"gang": gang}, rollout={"revisionHistory": 1}))
+        # Volcano's own scheduler is not here; coscheduling's is played by the one that is.
+        scheduler = {"schedulerName": "default-scheduler"} if gang == "coscheduling" else {}
+        scene.apply(demo(gang, scheduling={"gang": gang, **scheduler}, rollout={"revisionHistory": 1}))
     scene.apply(demo())
     scene.wait_phase("Ready", "coscheduling")
     children = [

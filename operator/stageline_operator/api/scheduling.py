@@ -15,8 +15,8 @@ class Scheduling(ApiModel):
 
     gang: GangChoice = "auto"
     """Who places all pods of a replica together: `native` (PodGroup of scheduling.k8s.io), `volcano`, `coscheduling`
-    (scheduler-plugins), `kueue`, or `none`. `auto`: the first of native, volcano and coscheduling that the cluster has.
-    Immutable."""
+    (scheduler-plugins), `kueue`, or `none`. `auto`: the first of native, volcano and coscheduling that the cluster has;
+    volcano unless `schedulerName` is another, coscheduling only with a `schedulerName`. Immutable."""
     queue_name: Name | None = None
     """Queue of Volcano, or LocalQueue of Kueue. Needed with `gang: kueue`. Immutable."""
     topology_key: LabelKey | None = None
@@ -25,7 +25,8 @@ class Scheduling(ApiModel):
     priority_class_name: ObjectName | None = None
     """PriorityClass of all pods. Default: the cluster's."""
     scheduler_name: Annotated[str, Text(253, 1, r"[-.A-Za-z0-9]+", "use letters, digits, '-' and '.'")] | None = None
-    """Scheduler that places the pods. Default: `volcano` with that gang scheduler, else the cluster's."""
+    """Scheduler that places the pods. Needed with `gang: coscheduling`: the scheduler that has that plugin. Default:
+    `volcano` with that gang scheduler, else the cluster's."""
 
     rules = (
         Rule(
@@ -54,5 +55,11 @@ class Scheduling(ApiModel):
             "self.gang != 'volcano' || !has(self.schedulerName) || self.schedulerName == 'volcano'",
             "spec.scheduling.schedulerName: with gang: volcano its scheduler places the pods; leave it out",
             lambda scheduling: scheduling.gang != "volcano" or scheduling.scheduler_name in (None, "volcano"),
+        ),
+        Rule(
+            "self.gang != 'coscheduling' || has(self.schedulerName)",
+            "spec.scheduling.schedulerName: with gang: coscheduling name the scheduler that has the plugin; the default"
+            " one would place the pods one by one",
+            lambda scheduling: scheduling.gang != "coscheduling" or scheduling.scheduler_name is not None,
         ),
     )

@@ -127,9 +127,14 @@ def degraded(outcome: Outcome, found: list[Problem]) -> Statement:
         return True, found[0].reason, "; ".join(dict.fromkeys(problem.message for problem in found))
     if outcome.plan.gang == "auto" and outcome.gang.name == "none":
         message = (
-            "gang: auto found no gang scheduler in this cluster: pods are placed one by one, and a part of a pipeline"
+            "gang: auto found no gang scheduler that it can use: pods are placed one by one, and a part of a pipeline"
             " may hold resources while the rest finds none"
         )
+        cluster, scheduler = outcome.observed.cluster, outcome.plan.current.scheduling.scheduler_name
+        if cluster.coscheduling and scheduler is None:
+            message += "; for coscheduling, name its scheduler in spec.scheduling.schedulerName"
+        elif cluster.volcano and scheduler is not None:
+            message += f"; Volcano is here, and spec.scheduling.schedulerName is {scheduler}"
         return False, Reason.NO_GANG, message
     return False, Reason.AS_EXPECTED, ""
 

@@ -20,7 +20,7 @@ from stageline_operator.decide.outcome import Course, Outcome, Problem
 from stageline_operator.decide.replicas import Replica, Slot, labels, replicas
 from stageline_operator.decide.rollout import Moves, is_stopped, keep, next_moves
 from stageline_operator.decide.status import make_status
-from stageline_operator.objects.gang import gang_of, resolve
+from stageline_operator.objects.gang import Gang, gang_of, resolve
 from stageline_operator.plan import names
 from stageline_operator.plan.plan import Plan, RevisionPlan
 from stageline_operator.plan.spec import Spec
@@ -33,7 +33,8 @@ def decide(spec: Spec, plan: Plan, observed: Observed, now: float) -> Decision:
     What must be remembered is written into the status first, and acted upon by the next decision.
     """
     fleet = sort_fleet(spec, plan, replicas(spec, plan, observed), now)
-    outcome = Outcome(spec, plan, observed, now, resolve(plan.gang, observed.cluster), fleet)
+    gang = resolve(plan.gang, observed.cluster, plan.current.scheduling.scheduler_name)
+    outcome = Outcome(spec, plan, observed, now, gang, fleet)
     return _finish(outcome) if spec.deleting else _strive(outcome)
 
 
@@ -147,11 +148,18 @@ def _courses(staying: Iterable[Replica], outcome: Outcome) -> Iterator[Course]:
         books = account(replica, {} if before is None or is_fresh else used_by(before.memory), now)
         given_up = judge(replica, books, times, plan.restart, names.group_secret(plan.owner), now)
         gangs = [gang_of(labels(child), outcome.observed.cluster) for child in replica.children]
-        gang = next((gang for gang in gangs if gang is not None), outcome.gang)
+        gang = next((gang for gang in gangs if gang is not None), None) or _gang(replica, outcome)
         steps = Steps()
         if given_up is None and replica.plan is not None:
             steps = heal(replica, replica.plan, plan.owner, gang, books, plan.restart, now)
         yield Course(replica, books, times, given_up, gang, steps)
+
+
+def _gang(replica: Replica, outcome: Outcome) -> Gang:
+    """Who places a replica that is being made; its revision may name another scheduler than the current one."""
+    if replica.plan is None:
+        return outcome.gang
+    return resolve(outcome.plan.gang, outcome.observed.cluster, replica.plan.scheduling.scheduler_name)
 
 
 def _waiting(outcome: Outcome, born: list[Replica]) -> tuple[Replica, ...]:

@@ -43,14 +43,25 @@ class Gang:
     native_version: str = ""
 
 
-def resolve(asked: str, cluster: Cluster) -> Gang:
-    """``auto`` is the first that the cluster has; any other choice is taken at its word.
+def resolve(asked: str, cluster: Cluster, scheduler: str | None) -> Gang:
+    """``auto`` is the first that the cluster has and that fits ``scheduler``; any other choice is taken at its word.
 
-    Kueue is never automatic, since it needs the name of a queue.
+    Volcano's gangs are placed by its own scheduler alone. Coscheduling is a plugin of a scheduler of any name: the
+    cluster's default one does not look at its groups, so a person has to name the one that does. Kueue is never
+    automatic, since it needs the name of a queue.
+
+    Args:
+        scheduler: ``spec.scheduling.schedulerName``.
     """
     here = _here(cluster)
     if asked == "auto":
-        asked = next(name for name in ("native", "volcano", "coscheduling", NONE) if here[name])
+        fits = {
+            "native": True,
+            "volcano": scheduler in (None, "volcano"),
+            "coscheduling": scheduler not in (None, "volcano"),
+            NONE: True,
+        }
+        asked = next(name for name in fits if fits[name] and here[name])
     return Gang(asked, here[asked], cluster.native_gang)
 
 
