@@ -1,12 +1,17 @@
 """What the head answers at ``GET /state``: the engine's truth, as the operator reads it.
 
 tests/contract feeds what a real head answers to this. Unknown fields are ignored, so that an engine may know more than
-its operator; a missing field is an error, since it would be a lie in the status.
+its operator; a missing field, or a number that the status cannot hold, is an error: it would be a lie in the status.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""What the status can hold."""
 
 
 class StageState(BaseModel):
@@ -14,15 +19,15 @@ class StageState(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
-    stage: int
+    stage: Count
     """Number of the stage, from 0."""
     pod: str
     """Pod that registered for it; "" while none has."""
     state: str
     """``absent``, ``loading``, ``member`` (of the epoch) or ``lost``."""
-    layers: tuple[int, int] | None = None
+    layers: tuple[Count, Count] | None = None
     """Layer range [start, end); None until it is decided."""
-    tensor_parallel: int
+    tensor_parallel: Count
     """Its ranks."""
 
 
@@ -31,7 +36,7 @@ class HeadState(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
-    epoch: int
+    epoch: Count
     """Generation of the process groups, from 1; 0 before the first."""
     ready: bool
     """A token went through all stages lately."""
