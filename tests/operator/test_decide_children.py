@@ -256,7 +256,11 @@ def test_without_any_gang_scheduler_the_status_says_what_that_means() -> None:
     ("scheduler", "cluster", "hint"),
     [
         ({}, Cluster(coscheduling=True), "for coscheduling, name its scheduler in spec.scheduling.schedulerName"),
-        ({"schedulerName": "mine"}, Cluster(volcano=True), "Volcano is here, and spec.scheduling.schedulerName is mine"),
+        (
+            {"schedulerName": "mine"},
+            Cluster(volcano=True),
+            "Volcano is here, and spec.scheduling.schedulerName is mine",
+        ),
     ],
 )
 def test_a_gang_scheduler_that_would_not_see_the_pods_is_not_taken_and_not_claimed(

@@ -52,6 +52,15 @@ def test_an_example_is_accepted(file: str, body: Object) -> None:
         assert read_spec(body).owner.name == body["metadata"]["name"]
 
 
+def test_no_example_sets_the_replicas_that_an_autoscaler_beside_it_sets() -> None:
+    """Each apply of the file would undo the autoscaler's work."""
+    bodies = [body for _, body in specs.examples()]
+    scaled = {body["spec"]["scaleTargetRef"]["name"] for body in bodies if body["kind"] == "HorizontalPodAutoscaler"}
+    targets = [body for body in bodies if body["kind"] == "InferenceDeployment" and body["metadata"]["name"] in scaled]
+    assert targets
+    assert not [body["metadata"]["name"] for body in targets if "replicas" in body["spec"]]
+
+
 def test_the_message_names_field_value_and_remedy() -> None:
     with pytest.raises(SpecError) as refusal:
         read_spec(specs.resource({"spec.engine.maxNumSeqs": 0}))
