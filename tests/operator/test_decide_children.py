@@ -229,6 +229,18 @@ def test_a_pod_of_somebody_else_is_never_taken_over() -> None:
     assert _condition(simulation, "Progressing")["reason"] == "NameTaken"
 
 
+def test_a_replica_number_that_nobody_gave_makes_no_replica() -> None:
+    """A label of an object that outlived its replica is changed by hand, just before one more replica is wanted."""
+    simulation = settled(replicas=2)
+    body = simulation.children["PodDisruptionBudget", "demo-1"].body
+    body["metadata"]["labels"]["stageline.dev/replica"] = "10000000000"
+    simulation.change(replicas=3)
+    simulation.settle()
+    assert simulation.body["status"]["ready"] == "3/3"
+    budgets = {name for kind, name in simulation.children if kind == "PodDisruptionBudget"}
+    assert budgets == {"demo-0", "demo-1", "demo-2"}
+
+
 # -- gang schedulers ---
 
 

@@ -108,6 +108,21 @@ def test_a_pod_that_vanished_is_replaced_by_the_next_incarnation() -> None:
     assert _replica(simulation)["stages"][1]["lastFailure"]["reason"] == "Deleted"
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["its node answers", "its node is lost"])
+def test_a_pod_whose_labels_were_changed_is_deleted_and_replaced(is_lost: bool) -> None:
+    simulation = settled()
+    if is_lost:
+        simulation.stopped_nodes.add(simulation.pods["demo-0-s1-0"].node)
+    simulation.change_labels("demo-0-s1-0")
+    order = acts(simulation.reconcile())
+    assert order[0] == "delete Pod demo-0-s1-0"
+    assert "create Pod demo-0-s1-1" in order
+    simulation.settle()
+    assert not simulation.strays
+    assert sorted(simulation.pods) == ["demo-0-head-0", "demo-0-s0-0", "demo-0-s1-1"]
+    assert simulation.body["status"]["phase"] == "Ready"
+
+
 def test_a_replica_whose_pods_are_all_being_deleted_is_not_healed_but_replaced() -> None:
     simulation = settled()
     for name in list(simulation.pods):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageline_operator.decide.observed import PodSummary
+import pytest
+
+from stageline_operator.decide.observed import PodSummary, Stray
 from stageline_operator.kube.kinds import POD, RESOURCE, kind_of
 from stageline_operator.observe.store import Store
 
 KEY = ("default", "demo")
 LABELS = {
+    "app.kubernetes.io/managed-by": "stageline-operator",
     "stageline.dev/replica": "0",
     "stageline.dev/role": "stage",
     "stageline.dev/stage": "1",
@@ -91,11 +94,27 @@ def test_children_of_nobody_make_nobody_dirty() -> None:
     assert known.uids(POD, "elsewhere") == set()
 
 
-def test_a_pod_whose_labels_are_not_ours_is_kept_without_a_summary() -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stageline.dev/replica": "many"},
+        {"stageline.dev/replica": "-1"},
+        {"stageline.dev/replica": "10000000000"},
+        {"stageline.dev/incarnation": "-5"},
+        {"stageline.dev/incarnation": "1000000000000"},
+        {"stageline.dev/incarnation": "1"},
+        {"stageline.dev/stage": "0"},
+        {"stageline.dev/role": "head"},
+        {"app.kubernetes.io/managed-by": "me"},
+    ],
+    ids=str,
+)
+def test_a_pod_whose_labels_are_not_those_that_it_was_made_with_is_a_stray(changed: dict[str, str]) -> None:
     known = store()
-    known.put(POD, pod(5, labels={"stageline.dev/replica": "many"}))
+    known.put(POD, pod(5, labels={**LABELS, **changed}))
     (entry,) = known.of_owner("owner")
-    assert entry.content is None
+    assert isinstance(entry.content, Stray)
+    assert (entry.content.name, entry.content.uid, entry.content.resource_version) == ("demo-0-s1-2", "pod", "5")
 
 
 def test_a_resource_that_is_made_anew_under_its_name_keeps_its_own_children() -> None:

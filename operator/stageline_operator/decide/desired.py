@@ -66,6 +66,10 @@ class Desired:
         newest = sorted(found.values(), key=lambda child: (-child.body.get("revision", 0), child.name))
         self._wanted |= {(child.kind, child.name) for child in newest[: self._plan.rollout.revision_history]}
 
+    def wants(self, child: Child) -> bool:
+        """An object with that name was wanted."""
+        return (child.kind, child.name) in self._wanted
+
     def removals(self) -> list[Action]:
         """Children that nobody wants, but for those of replicas: these go when their replica's last pod has gone."""
         return [

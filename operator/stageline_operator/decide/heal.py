@@ -9,7 +9,7 @@ from typing import Final
 from stageline_operator.api.restart import Restart
 from stageline_operator.decide.account import Books, due_at, is_counted
 from stageline_operator.decide.actions import Action, Create, Delete, ForceDelete, Ref
-from stageline_operator.decide.observed import Child, PodSummary
+from stageline_operator.decide.observed import Child, PodSummary, Stray
 from stageline_operator.decide.replicas import Replica, Slot
 from stageline_operator.objects.gang import Gang
 from stageline_operator.objects.metadata import Body
@@ -19,6 +19,8 @@ from stageline_operator.plan.spec import Owner
 
 FORCE_AFTER_SECONDS: Final = 10
 """A kubelet that lives has ended a pod's containers and said so this long after the grace period."""
+LABELS_CHANGED: Final = "its labels were changed"
+"""Why a pod of ours is no replica's."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,14 @@ def heal(
                 steps.actions.append(_delete(pod, "it ended; the status says how"))
             else:
                 steps.wakes.append(now)  # the status has to say it first
-    _remove(replica.strays, "its labels were changed", steps, now)
+    _remove(replica.strays, LABELS_CHANGED, steps, now)
+    return steps
+
+
+def remove(strays: Iterable[Stray], now: float) -> Steps:
+    """Delete pods that no replica can count as its own."""
+    steps = Steps()
+    _remove(strays, LABELS_CHANGED, steps, now)
     return steps
 
 
@@ -75,7 +84,7 @@ def delete_child(child: Child, why: str) -> Delete:
     return Delete(Ref(child.api_version, child.kind, child.name), child.uid, child.resource_version, why)
 
 
-def _remove(pods: Iterable[PodSummary], why: str, steps: Steps, now: float) -> None:
+def _remove(pods: Iterable[PodSummary | Stray], why: str, steps: Steps, now: float) -> None:
     for pod in pods:
         if pod.gone_at is None:
             steps.actions.append(_delete(pod, why))
@@ -83,7 +92,7 @@ def _remove(pods: Iterable[PodSummary], why: str, steps: Steps, now: float) -> N
             _finish(pod, steps, now)
 
 
-def _finish(pod: PodSummary, steps: Steps, now: float) -> None:
+def _finish(pod: PodSummary | Stray, steps: Steps, now: float) -> None:
     """A pod that is being deleted: its node has to end it in time. After a forced deletion (grace 0) only a finalizer
     can hold it, which is not ours to remove."""
     if pod.gone_at is None or pod.grace == 0:
@@ -96,7 +105,7 @@ def _finish(pod: PodSummary, steps: Steps, now: float) -> None:
         steps.wakes.append(late_at)
 
 
-def _delete(pod: PodSummary, why: str) -> Delete:
+def _delete(pod: PodSummary | Stray, why: str) -> Delete:
     return Delete(Ref(*POD, pod.name), pod.uid, pod.resource_version, why)
 
 

@@ -54,8 +54,8 @@ class ContainerSummary:
 
 @dataclass(frozen=True, slots=True)
 class PodSummary:
-    """A pod of a replica. Numbers are parsed from its labels; a pod of ours whose labels do not parse is a
-    ``Stranger``.
+    """A pod of a replica. Numbers are parsed from its labels; a pod of ours whose labels are not those that it was made
+    with is a ``Stray``.
 
     Attributes:
         stage: None for a head.
@@ -104,6 +104,23 @@ class PodSummary:
     def has_ended(self) -> bool:
         """Its containers ended for good: no process of it runs any more, so its successor may."""
         return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A pod of ours whose labels somebody changed, so that they do not say any more what its name says, or that the
+    watch does not see it any more. Services and policies miss it too: it is deleted, and another made in its stead.
+
+    Attributes:
+        node, gone_at, grace: as in PodSummary.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+    node: str
+    gone_at: float | None
+    grace: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +184,7 @@ class Observed:
     """Everything that is there for one resource.
 
     Attributes:
+        strays: pods that no replica can count as its own.
         heads: by replica number.
         refusals: what the API server refuses; told in the status, and tried again, as long as it is wanted.
         contested: children that differ again after two applies of the same body: told in the status, and left alone
@@ -176,6 +194,7 @@ class Observed:
 
     cluster: Cluster
     pods: tuple[PodSummary, ...] = ()
+    strays: tuple[Stray, ...] = ()
     children: tuple[Child, ...] = ()
     strangers: tuple[Stranger, ...] = ()
     heads: dict[int, HeadAnswer] = field(default_factory=dict)

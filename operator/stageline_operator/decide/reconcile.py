@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count
+from typing import Final
 
 from stageline_operator.api.conditions import Reason
+from stageline_operator.api.constants import MAX_REPLICAS
 from stageline_operator.api.status import PodStatus
 from stageline_operator.decide.account import account, used_by
 from stageline_operator.decide.actions import Action, CreateGroupSecret, Decision, WriteStatus, ref_of
@@ -14,7 +16,7 @@ from stageline_operator.decide.desired import Desired
 from stageline_operator.decide.events import events
 from stageline_operator.decide.failures import misses_secret
 from stageline_operator.decide.fleet import sort_fleet
-from stageline_operator.decide.heal import Steps, delete_child, dismiss, heal
+from stageline_operator.decide.heal import Steps, delete_child, dismiss, heal, remove
 from stageline_operator.decide.observed import Observed
 from stageline_operator.decide.outcome import Course, Outcome, Problem
 from stageline_operator.decide.replicas import Replica, Slot, labels, replicas
@@ -24,6 +26,9 @@ from stageline_operator.objects.gang import Gang, gang_of, resolve
 from stageline_operator.plan import names
 from stageline_operator.plan.plan import Plan, RevisionPlan
 from stageline_operator.plan.spec import Spec
+
+MAX_NUMBER: Final = 10 * MAX_REPLICAS
+"""No replica has this number or a greater one: the smallest free one is taken."""
 
 
 def decide(spec: Spec, plan: Plan, observed: Observed, now: float) -> Decision:
@@ -61,16 +66,18 @@ def _strive(outcome: Outcome) -> Decision:
     desired.want_revisions(outcome.spec.generation, [each.revision for each in (*fleet.live, *fleet.leaving)])
     for course in outcome.courses:
         desired.want_replica(course)
+    strays = remove(observed.strays, now)
     steps = [course.steps for course in outcome.courses]
     steps += [dismiss(replica.pods, why, now) for replica, why in moves.drain]
     steps += [dismiss(replica.pods, "its replica leaves", now) for replica in fleet.leaving]
-    actions = [*desired.applies, *_secret(outcome, is_first=bool(born) and not observed.pods)]
+    # First: a pod that is to be made may need the name of one of them.
+    actions = [*strays.actions, *desired.applies, *_secret(outcome, is_first=bool(born) and not observed.pods)]
     actions += desired.free(action for step in steps for action in step.actions)
-    actions += _leftovers(outcome)
+    actions += _leftovers(outcome, desired)
     actions += (action for course in outcome.courses for action in desired.unwanted_of(course))
     actions += desired.removals()
     outcome.problems += desired.problems
-    return _decision(outcome, actions, steps)
+    return _decision(outcome, actions, [*steps, strays])
 
 
 def _finish(outcome: Outcome) -> Decision:
@@ -79,7 +86,8 @@ def _finish(outcome: Outcome) -> Decision:
     outcome.draining = tuple(replica for replica in (*fleet.live, *fleet.leaving) if not replica.is_failed)
     going = [pod for replica in (*fleet.live, *fleet.leaving) for pod in replica.pods if pod.gone_at is not None]
     steps = dismiss(going, "the resource is being deleted", outcome.now)
-    return _decision(outcome, steps.actions, [steps])
+    strays = remove((stray for stray in outcome.observed.strays if stray.gone_at is not None), outcome.now)
+    return _decision(outcome, [*steps.actions, *strays.actions], [steps, strays])
 
 
 def _decision(outcome: Outcome, actions: list[Action], steps: Iterable[Steps]) -> Decision:
@@ -120,7 +128,11 @@ def _lost_gangs(outcome: Outcome) -> list[Problem]:
 
 def _born(moves: Moves, outcome: Outcome) -> list[Replica]:
     """The replicas to create: first those of which something is there already, then new numbers, the smallest free."""
-    begun = [replica for replica in outcome.fleet.unborn if replica.revision == moves.target.revision]
+    begun = [
+        replica
+        for replica in outcome.fleet.unborn
+        if replica.revision == moves.target.revision and replica.number < MAX_NUMBER  # else: a label was changed
+    ]
     taken = outcome.fleet.numbers
     free = (number for number in count() if number not in taken)
     fresh = (_fresh(next(free), moves.target, outcome.now) for _ in range(moves.create - len(begun)))
@@ -183,13 +195,13 @@ def _secret(outcome: Outcome, *, is_first: bool) -> list[Action]:
     return [CreateGroupSecret("pods need it")] if is_first and not outcome.observed.secret_exists else []
 
 
-def _leftovers(outcome: Outcome) -> list[Action]:
-    """Objects of replicas whose last pod is gone."""
+def _leftovers(outcome: Outcome, desired: Desired) -> list[Action]:
+    """Objects of replicas whose last pod is gone; not one that only says so, since its label was changed."""
     staying = {course.replica.number for course in outcome.courses}
     ended = [replica for replica in (*outcome.fleet.gone, *outcome.fleet.unborn) if replica.number not in staying]
     return [
         delete_child(child, "its replica is gone")
         for replica in ended
         for child in replica.children
-        if not child.deleting
+        if not child.deleting and not desired.wants(child)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stageline_operator.decide.observed import Child, Observed, PodSummary
+from stageline_operator.decide.observed import Child, Observed, PodSummary, Stray
 from stageline_operator.observe.children import Packed, unpack
 from stageline_operator.observe.heads import Heard
 from stageline_operator.observe.learned import Learned
@@ -29,15 +29,19 @@ class Observer:
     def observed(self, owner: Owner) -> Observed:
         """What is there for ``owner``."""
         pods: list[PodSummary] = []
+        strays: list[Stray] = []
         children: list[Child] = []
         for entry in self.store.of_owner(owner.uid):
             if isinstance(entry.content, PodSummary):
                 pods.append(entry.content)
+            elif isinstance(entry.content, Stray):
+                strays.append(entry.content)
             elif isinstance(entry.content, Packed):
                 children.append(unpack(entry.content))
         return Observed(
             cluster=self.cluster,
             pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+            strays=tuple(sorted(strays, key=lambda stray: stray.name)),
             children=tuple(sorted(children, key=lambda child: (child.kind, child.name))),
             strangers=self.learned.strangers(owner.uid),
             heads={

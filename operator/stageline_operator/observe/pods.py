@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from stageline_operator.api import constants
-from stageline_operator.decide.observed import ContainerSummary, Ended, PodSummary
+from stageline_operator.decide.observed import ContainerSummary, Ended, PodSummary, Stray
 from stageline_operator.observe.times import seconds
+from stageline_operator.plan import names
+from stageline_operator.plan.spec import Owner
 
 Body = Mapping[str, Any]
 
 
-def summarize(pod: Body) -> PodSummary | None:
-    """The summary of a pod; None when its labels are not those of a head's or a stage's pod."""
+def summarize(pod: Body) -> PodSummary | Stray:
+    """The summary of a pod; a Stray when its labels are not those that it was made with, as far as its name tells."""
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     labels = meta.get("labels") or {}
+    owner = controller(meta)
     try:
         replica = int(labels[constants.LABEL_REPLICA])
         incarnation = int(labels[constants.LABEL_INCARNATION])
@@ -23,8 +26,18 @@ def summarize(pod: Body) -> PodSummary | None:
         stage = None if is_head else int(labels[constants.LABEL_STAGE])
         epoch = int(labels.get(constants.LABEL_EPOCH, "0"))
         revision = labels[constants.LABEL_REVISION]
+        is_watched = labels[constants.LABEL_MANAGED_BY] == constants.FIELD_MANAGER
     except (KeyError, ValueError):
-        return None
+        return _stray(pod)
+    # A name cannot be changed: numbers that agree with it are ones that we gave.
+    made = Owner(meta["namespace"], owner.get("name", ""), owner.get("uid", ""))
+    name = (
+        names.head_pod(made, replica, incarnation)
+        if stage is None
+        else names.stage_pod(made, replica, stage, incarnation)
+    )
+    if not is_watched or name != meta["name"]:
+        return _stray(pod)
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
     disruption = conditions.get("DisruptionTarget", {})
@@ -32,7 +45,7 @@ def summarize(pod: Body) -> PodSummary | None:
         name=meta["name"],
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
-        owner_uid=controller(meta).get("uid", ""),
+        owner_uid=owner.get("uid", ""),
         replica=replica,
         stage=stage,
         incarnation=incarnation,
@@ -61,6 +74,18 @@ def controller(metadata: Body) -> dict[str, str]:
         if reference.get("controller"):
             return dict(reference)
     return {}
+
+
+def _stray(pod: Body) -> Stray:
+    meta = pod["metadata"]
+    return Stray(
+        name=meta["name"],
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        node=(pod.get("spec") or {}).get("nodeName", ""),
+        gone_at=seconds(meta.get("deletionTimestamp")),
+        grace=meta.get("deletionGracePeriodSeconds"),
+    )
 
 
 def _container(status: Body) -> ContainerSummary:

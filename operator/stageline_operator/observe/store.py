@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stageline_operator.decide.observed import PodSummary
+from stageline_operator.decide.observed import PodSummary, Stray
 from stageline_operator.kube.kinds import POD, RESOURCE, Kind
 from stageline_operator.observe.children import Packed, pack
 from stageline_operator.observe.pods import controller, summarize
@@ -44,7 +44,7 @@ class Entry:
     namespace: str
     version: int
     owner_uid: str
-    content: Resource | PodSummary | Packed | None
+    content: Resource | PodSummary | Stray | Packed
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from stageline_operator.decide.actions import (
     ForceDelete,
     WriteStatus,
 )
-from stageline_operator.decide.observed import Child, HeadAnswer, Observed, PodSummary, Stranger
+from stageline_operator.decide.observed import Child, HeadAnswer, Observed, PodSummary, Stranger, Stray
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.decide.times import to_text
 from stageline_operator.objects.revision import content_of
@@ -59,6 +59,7 @@ class Simulation:
     pods: dict[str, PodSummary] = field(default_factory=dict)
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
+    strays: dict[str, Stray] = field(default_factory=dict)
     strangers: tuple[Stranger, ...] = ()
     has_secret: bool = False
     stopped_nodes: set[str] = field(default_factory=set)
@@ -137,6 +138,7 @@ class Simulation:
         return Observed(
             cluster=self.cluster,
             pods=tuple(self.pods.values()),
+            strays=tuple(self.strays.values()),
             children=tuple(self.children.values()),
             strangers=self.strangers,
             heads=heads,
@@ -169,8 +171,8 @@ class Simulation:
         elif isinstance(action, Delete):
             self._delete(action)
         elif isinstance(action, ForceDelete):
-            assert self.pods[action.ref.name].uid == action.uid
-            del self.pods[action.ref.name]
+            going = self.strays.pop(action.ref.name, None) or self.pods.pop(action.ref.name)
+            assert going.uid == action.uid
         else:
             assert isinstance(action, WriteStatus)
             self.body["status"] = action.status.dump()
@@ -180,9 +182,26 @@ class Simulation:
             child = self.children.pop((action.ref.kind, action.ref.name))
             assert (child.uid, child.resource_version) == (action.uid, action.resource_version)
             return
+        if action.ref.name in self.strays:
+            self._delete_stray(self.strays[action.ref.name], action)
+            return
         pod = self.pods[action.ref.name]
         assert (pod.uid, pod.resource_version) == (action.uid, action.resource_version)
         self.delete_pod(pod.name)
+
+    def _delete_stray(self, stray: Stray, action: Delete) -> None:
+        assert (stray.uid, stray.resource_version) == (action.uid, action.resource_version)
+        grace = self.bodies[stray.name]["spec"]["terminationGracePeriodSeconds"]
+        self.strays[stray.name] = replace(
+            stray, gone_at=float(int(self.now)) + grace, grace=grace, resource_version=self._id("v")
+        )
+        self.is_dirty = True
+
+    def change_labels(self, name: str) -> None:
+        """Somebody changes a pod's labels, so that they do not tell any more which one it is."""
+        pod = self.pods.pop(name)
+        self.strays[name] = Stray(name, pod.uid, self._id("v"), pod.node, pod.gone_at, pod.grace)
+        self.is_dirty = True
 
     def delete_pod(self, name: str, disruption: str = "") -> None:
         """Graceful deletion, by whomever; a pod without a node goes at once."""
@@ -234,9 +253,13 @@ class Simulation:
         before, children = dict(self.pods), len(self.children)
         for pod in before.values():
             self._advance_pod(pod)
+        going = [stray for stray in self.strays.values() if stray.gone_at and stray.node not in self.stopped_nodes]
+        for stray in going:
+            del self.strays[stray.name]
+        self.is_dirty = self.is_dirty or bool(going)
         if "deletionTimestamp" in self.body["metadata"]:
             self._collect_garbage()
-        if before == self.pods and children == len(self.children):
+        if before == self.pods and not going and children == len(self.children):
             return False
         self.now += 1
         return True
