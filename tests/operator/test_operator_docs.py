@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "operator.md").read_text()
 OUTPUTS = (Path(__file__).parent / "data" / "output").glob("*.yaml")
 
 
-@pytest.mark.parametrize("reason", [*WORST_FIRST, Reason.INVALID_SPEC, Reason.NO_GANG])
+@pytest.mark.parametrize("reason", [*WORST_FIRST, Reason.INVALID_SPEC, Reason.OPERATOR_FAULT, Reason.NO_GANG])
 def test_every_reason_to_call_a_person_is_in_the_failure_table(reason: Reason) -> None:
     assert f", {reason}" in PAGE
 

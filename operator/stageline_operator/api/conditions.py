@@ -123,6 +123,8 @@ class Reason(StrEnum):
     """Nothing is wrong."""
     INVALID_SPEC = "InvalidSpec"
     """The spec passed the API server and is wrong all the same; the message names field and remedy."""
+    OPERATOR_FAULT = "OperatorFault"
+    """The operator failed at this resource; the message has the error, and its log all of it."""
     NAME_TAKEN = "NameTaken"
     """A child's name belongs to an object that is not ours; the message says which and what to do."""
     CHILD_REFUSED = "ChildRefused"

@@ -12,7 +12,7 @@ from stageline_operator.apply.context import Context
 from stageline_operator.apply.events import Events
 from stageline_operator.apply.run import run
 from stageline_operator.decide.actions import Decision, WriteStatus
-from stageline_operator.decide.invalid import decide_invalid
+from stageline_operator.decide.invalid import decide_fault, decide_invalid
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.kube.client import Body, Kube
 from stageline_operator.kube.kinds import RESOURCE
@@ -72,7 +72,12 @@ class Reconciler:
         owner = Owner(namespace, name, meta["uid"])
         self.observer.store.put(RESOURCE, body)
         last = read_status(body.get("status") or {})
-        decision, wanted = self._decide(body, owner, last)
+        try:
+            decision, wanted = self._decide(body, owner, last)
+        except Exception as error:  # a fault of ours: it is logged and counted where it is raised to
+            told = decide_fault(error, last, meta["generation"], time.time())
+            await run(told.actions, Context(self.kube, self.observer, owner, meta["resourceVersion"]), self.events)
+            raise
         context = Context(self.kube, self.observer, owner, meta["resourceVersion"])
         for action in decision.actions:
             log.debug("%s/%s: %s", namespace, name, action)
