@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stageline_operator.api.constants import LABEL_ROLE, ROLE_HEAD
 from support.kube.api import Object
 from support.kube.behaviour import Behaviour
@@ -105,6 +107,20 @@ def test_a_child_whose_label_is_taken_away_gets_it_back(scene: Scene) -> None:
     gone = {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}
     scene.api.patch("services", "demo", gone, scene.namespace)
     scene.wait(lambda: "demo" in scene.names("services"), "the label to come back")
+
+
+@pytest.mark.parametrize(
+    "label", ["app.kubernetes.io/managed-by", "stageline.dev/replica", "stageline.dev/incarnation"]
+)
+def test_a_pod_whose_label_is_changed_is_replaced_and_does_not_stay(scene: Scene, label: str) -> None:
+    """The first of them takes the pod out of the watch's sight."""
+    scene.run_operator()
+    scene.apply(demo())
+    scene.wait_phase("Ready")
+    scene.api.patch("pods", "demo-0-s1-0", {"metadata": {"labels": {label: "1000000000000"}}}, scene.namespace)
+    scene.wait(lambda: "demo-0-s1-1" in scene.names("pods"), "the next incarnation")
+    scene.wait(lambda: "demo-0-s1-0" not in scene.names("pods"), "the pod with the changed label to go")
+    scene.wait_phase("Ready")
 
 
 def test_fields_of_others_stay(scene: Scene) -> None:

@@ -13,11 +13,13 @@ from stageline_operator.apply.events import Events
 from stageline_operator.apply.run import run
 from stageline_operator.decide.actions import Decision, WriteStatus
 from stageline_operator.decide.invalid import decide_fault, decide_invalid
+from stageline_operator.decide.observed import PodSummary, Stray
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.kube.client import Body, Kube
-from stageline_operator.kube.kinds import RESOURCE
+from stageline_operator.kube.kinds import POD, RESOURCE
 from stageline_operator.objects.revision import content_of
 from stageline_operator.observe.observed import Observer
+from stageline_operator.observe.pods import controller
 from stageline_operator.observe.store import Key
 from stageline_operator.plan.build import build_plan
 from stageline_operator.plan.spec import Owner, read_spec, read_status
@@ -72,6 +74,7 @@ class Reconciler:
         owner = Owner(namespace, name, meta["uid"])
         self.observer.store.put(RESOURCE, body)
         last = read_status(body.get("status") or {})
+        await self._find_pods(owner, last)
         try:
             decision, wanted = self._decide(body, owner, last)
         except Exception as error:  # a fault of ours: it is logged and counted where it is raised to
@@ -102,6 +105,23 @@ class Reconciler:
         except SpecError as error:
             return decide_invalid(error, last, body["metadata"]["generation"], now), 0
         return decide(spec, plan, observed, now), spec.wanted.replicas
+
+    async def _find_pods(self, owner: Owner, last: InferenceDeploymentStatus) -> None:
+        """Read the pods that the status tells of and that are out of sight. Most are gone; one that has only lost the
+        label by which it is watched still holds its GPU."""
+        seen = {
+            entry.content.name
+            for entry in self.observer.store.of_owner(owner.uid)
+            if isinstance(entry.content, PodSummary | Stray)
+        }
+        told = {slot.pod for replica in last.replica_list for slot in (replica.head, *replica.stages) if slot.pod}
+        for name in sorted(told - seen):
+            try:
+                body = await self.kube.get(POD, owner.namespace, name)
+            except GoneError:
+                continue
+            if controller(body["metadata"]).get("uid") == owner.uid:
+                self.observer.store.put(POD, body)
 
     def _forget(self, key: Key) -> None:
         uid = self.observer.store.resources.get(key)
