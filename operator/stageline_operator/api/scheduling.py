@@ -58,8 +58,8 @@ class Scheduling(ApiModel):
         ),
         Rule(
             "self.gang != 'coscheduling' || has(self.schedulerName)",
-            "spec.scheduling.schedulerName: with gang: coscheduling name the scheduler that has the plugin; the default"
-            " one would place the pods one by one",
+            "spec.scheduling.schedulerName: with gang: coscheduling give the name of the scheduler that has the plugin;"
+            " the default one would place the pods one by one",
             lambda scheduling: scheduling.gang != "coscheduling" or scheduling.scheduler_name is not None,
         ),
     )
