@@ -12,12 +12,12 @@ from stageline_operator.api.errors import SpecError
 from stageline_operator.api.state import HeadState
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.decide.actions import EmitEvent, WriteStatus
-from stageline_operator.decide.invalid import decide_invalid
+from stageline_operator.decide.invalid import decide_invalid, decide_invalid_deletion
 from stageline_operator.decide.observed import HeadAnswer
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.plan.spec import read_spec, read_status
 from support.operator import pods as pod_states
-from support.operator.simulation import Simulation, resource, settled
+from support.operator.simulation import Simulation, acts, resource, settled
 
 
 def _conditions(simulation: Simulation) -> dict[str, tuple[str, str]]:
@@ -256,4 +256,22 @@ def test_a_wrong_spec_is_told_and_nothing_is_touched() -> None:
     assert (degraded.status, degraded.reason, degraded.observed_generation) == ("True", "InvalidSpec", 2)
     assert "spec.replicas=-1" in degraded.message
     assert write.status.replica_list == before.replica_list
+    others = {each.type.value: (each.status, each.reason) for each in write.status.conditions if each is not degraded}
+    assert others == {"Available": ("Unknown", "InvalidSpec"), "Progressing": ("Unknown", "InvalidSpec")}, (
+        "nobody looks at the pods meanwhile"
+    )
     assert decide_invalid(caught.value, write.status, 2, simulation.now + 9).actions == ()
+
+
+def test_a_resource_with_a_wrong_spec_is_deleted_like_any_other() -> None:
+    simulation = settled()
+    simulation.set_pod(pod_states.deleted(simulation.pods["demo-0-s0-0"], 30, simulation.now))
+    before = read_status(simulation.body["status"])
+    decision = decide_invalid_deletion(before, simulation.observed(), 2, simulation.now)
+    (write,) = decision.actions
+    assert isinstance(write, WriteStatus)
+    assert (write.status.phase, write.status.reason) == ("Deleting", "Deleting")
+    assert decision.again_after == 40.0, "its node has the grace period and 10 s"
+    late = decide_invalid_deletion(write.status, simulation.observed(), 2, simulation.now + 40)
+    assert acts(late) == ["force-delete Pod demo-0-s0-0"]
+    assert [each.reason.value for each in late.actions if isinstance(each, EmitEvent)] == ["PodForceDeleted"]

@@ -14,8 +14,8 @@ from stageline_operator.decide.replica_status import cut, unplaced
 from stageline_operator.decide.replicas import Replica
 from stageline_operator.decide.times import to_text
 
-Statement = tuple[bool, Reason, str]
-"""Whether a condition holds, why in a word, why for a person."""
+Statement = tuple[bool | None, Reason, str]
+"""Whether a condition holds (None: nobody can tell), why in a word, why for a person."""
 
 
 WORST_FIRST: Final = (
@@ -174,7 +174,7 @@ def condition(
 ) -> Condition:
     """One condition."""
     holds, reason, message = statement
-    status: Literal["True", "False"] = "True" if holds else "False"
+    status: Literal["True", "False", "Unknown"] = "Unknown" if holds is None else "True" if holds else "False"
     since = next((each.last_transition_time for each in before if each.type is kind and each.status == status), None)
     return Condition(
         type=kind,

@@ -12,7 +12,7 @@ from stageline_operator.apply.context import Context
 from stageline_operator.apply.events import Events
 from stageline_operator.apply.run import run
 from stageline_operator.decide.actions import Decision, WriteStatus
-from stageline_operator.decide.invalid import decide_fault, decide_invalid
+from stageline_operator.decide.invalid import decide_fault, decide_invalid, decide_invalid_deletion
 from stageline_operator.decide.observed import PodSummary, Stray
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.kube.client import Body, Kube
@@ -103,7 +103,10 @@ class Reconciler:
             contents = (content_of(child.body) for child in observed.children)
             plan = build_plan(spec, dict(content for content in contents if content is not None))
         except SpecError as error:
-            return decide_invalid(error, last, body["metadata"]["generation"], now), 0
+            generation = body["metadata"]["generation"]
+            if "deletionTimestamp" in body["metadata"]:
+                return decide_invalid_deletion(last, observed, generation, now), 0
+            return decide_invalid(error, last, generation, now), 0
         return decide(spec, plan, observed, now), spec.wanted.replicas
 
     async def _find_pods(self, owner: Owner, last: InferenceDeploymentStatus) -> None:

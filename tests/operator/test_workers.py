@@ -1,4 +1,4 @@
-"""What the API server refuses is told and tried again, and keeps nothing else of its resource waiting."""
+"""One look after the other at a resource: what is refused, or wrong, keeps nothing else of it waiting."""
 
 from __future__ import annotations
 
@@ -128,3 +128,16 @@ async def test_a_kind_of_objects_that_the_api_server_no_longer_has_stops_no_pod_
         await scene.wait(lambda: (POD, "demo-0-s1-0") in kube.objects, "the pods")
         await scene.wait(lambda: scene.degraded().get("reason") == "ChildRefused", "what is missing to be told")
         assert "PodGroup demo-0: the server could not find" in scene.degraded()["message"]
+
+
+async def test_a_resource_whose_spec_is_wrong_says_that_it_is_being_deleted() -> None:
+    kube = MemoryKube()
+    async with working(kube) as scene:
+        await scene.wait(lambda: (POD, "demo-0-s1-0") in kube.objects, "the pods")
+        body = kube.objects[RESOURCE, "demo"]
+        wrong = body | {"spec": body["spec"] | {"replicas": -1}, "metadata": body["metadata"] | {"generation": 2}}
+        scene.tell(wrong, RESOURCE)
+        await scene.wait(lambda: scene.degraded()["reason"] == "InvalidSpec", "the wrong spec to be told")
+        body = kube.objects[RESOURCE, "demo"]
+        scene.tell(body | {"metadata": body["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, RESOURCE)
+        await scene.wait(lambda: kube.status()["phase"] == "Deleting", "the deletion to be told")
