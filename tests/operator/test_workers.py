@@ -13,7 +13,8 @@ import pytest
 from stageline_operator.api.errors import ApiError, GoneError, RefusedError
 from stageline_operator.apply.events import Events
 from stageline_operator.kube.client import Body
-from stageline_operator.kube.kinds import POD, RESOURCE, Kind
+from stageline_operator.kube.kinds import POD, RESOURCE, Kind, kind_of
+from stageline_operator.observe import learned as learned_module
 from stageline_operator.observe.heads import Heads
 from stageline_operator.observe.observed import Observer
 from stageline_operator.plan.cluster import Cluster
@@ -141,3 +142,19 @@ async def test_a_resource_whose_spec_is_wrong_says_that_it_is_being_deleted() ->
         body = kube.objects[RESOURCE, "demo"]
         scene.tell(body | {"metadata": body["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, RESOURCE)
         await scene.wait(lambda: kube.status()["phase"] == "Deleting", "the deletion to be told")
+
+
+async def test_a_name_that_was_taken_is_used_when_it_has_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tells of it: the object that had the name was not ours to watch."""
+    monkeypatch.setattr(learned_module, "STRANGER_SECONDS", 0.5)
+    kube = MemoryKube()
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "demo", "namespace": "ns"}, "spec": {}}
+    service = (kind_of("v1", "Service"), "demo")
+    kube.put(theirs)
+    async with working(kube) as scene:
+        await scene.wait(lambda: scene.degraded().get("reason") == "NameTaken", "the taken name to be told")
+        assert kube.objects[service]["spec"] == {}
+        assert not any(kind == "Pod" for kind, _ in kube.tried), "no replica could work"
+        del kube.objects[service]
+        await scene.wait(lambda: scene.degraded()["status"] == "False", "the name to be used")
+        assert kube.objects[service]["spec"] != {}

@@ -35,11 +35,13 @@ class Done:
         wrote: an object besides the status was written.
         has_news: something was refused, or a name was found taken, that the decision did not know of; the next one
             says it in the status.
+        is_taken: such a name was found.
         is_hindered: something was refused, and has to be tried again.
     """
 
     wrote: bool = False
     has_news: bool = False
+    is_taken: bool = False
     is_hindered: bool = False
 
 
@@ -47,8 +49,8 @@ async def run(actions: tuple[Action, ...], context: Context, events: Events) -> 
     """Do them.
 
     A conflict or an API server that is away ends the list: the next look decides with what is true then. A refused
-    object, or one whose name is taken, keeps no other from being made; but when that is news, nothing is said of it
-    yet, since the next decision knows of it and says it in the status.
+    object keeps no other from being made, and a taken name none but pods, which may need it; but when that is news,
+    nothing is said of it yet, since the next decision knows of it and says it in the status.
 
     Raises:
         ApiError: the first action that failed, and was not refused.
@@ -64,7 +66,7 @@ async def run(actions: tuple[Action, ...], context: Context, events: Events) -> 
             await _do(action, context, events)
         except NameTakenError as error:
             log.warning("%s", error)
-            done.has_news = True
+            done.has_news = done.is_taken = True
         except (RefusedError, GoneError) as error:  # gone: the API server does not have such objects any more
             if ref is None:
                 raise
@@ -83,6 +85,8 @@ def _may_follow(action: Action, done: Done) -> bool:
     match action:
         case WriteStatus() | EmitEvent():
             return not done.has_news
+        case Create():
+            return not done.is_taken
         case Delete():  # its successor may be what could not be made
             return action.ref.kind == POD.kind or not (done.has_news or done.is_hindered)
         case _:

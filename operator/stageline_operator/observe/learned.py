@@ -59,6 +59,12 @@ class Learned:
             sorted((each for each, until in known.items() if until > now), key=lambda each: (each.kind, each.name))
         )
 
+    def look_again_after(self, owner_uid: str) -> float | None:
+        """Seconds until a taken name is looked at again: nobody tells when it becomes free. None: none is taken."""
+        now = self.clock()
+        left = [until - now for until in self._peek(owner_uid).strangers.values() if until > now]
+        return min(left, default=None)
+
     def refused(self, owner_uid: str, ref: Ref, message: str) -> bool:
         """The API server refused an action.
 

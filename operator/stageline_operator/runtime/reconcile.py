@@ -35,7 +35,7 @@ class Outcome:
         owner: None: there is no such resource any more.
         status: as it is now.
         wanted: replicas that the spec asks for; 0 when it cannot be read.
-        again_after, poll: see Decision.
+        again_after, poll: see Decision; a taken name is looked at again too.
         look_again: something was written or learned; another look will find out whether that was all.
         is_hindered: the API server refuses something that has to be tried again.
     """
@@ -89,7 +89,7 @@ class Reconciler:
             owner=owner,
             status=next((each.status for each in decision.actions if isinstance(each, WriteStatus)), last),
             wanted=wanted,
-            again_after=decision.again_after,
+            again_after=_earlier(decision.again_after, self.observer.learned.look_again_after(owner.uid)),
             poll=decision.poll,
             look_again=done.wrote or done.has_news,
             is_hindered=done.is_hindered,
@@ -131,3 +131,7 @@ class Reconciler:
         if uid is not None:
             self.observer.store.drop(uid)
             self.observer.learned.forget(uid)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
