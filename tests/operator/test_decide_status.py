@@ -13,7 +13,7 @@ from stageline_operator.api.state import HeadState
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.decide.actions import EmitEvent, WriteStatus
 from stageline_operator.decide.invalid import decide_invalid, decide_invalid_deletion
-from stageline_operator.decide.observed import HeadAnswer
+from stageline_operator.decide.observed import HeadAnswer, Stranger
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.plan.spec import read_spec, read_status
 from support.operator import pods as pod_states
@@ -165,8 +165,11 @@ def test_events_tell_each_change_of_state_once() -> None:
         "ReplicaCreated",
         "NoGangScheduler",
         "ReplicaReady",
+        "ReplicasReady",
         "StageReplaced",
+        "NoReplicaReady",
         "ReplicaRecovered",
+        "ReplicasReady",
         "ReplicaCreated",
         "RollingOut",
         "ReplicaDraining",
@@ -174,6 +177,46 @@ def test_events_tell_each_change_of_state_once() -> None:
         "ReplicaDeleted",
         "RolloutComplete",
     ]
+
+
+def _told_since(simulation: Simulation, before: int) -> list[tuple[str, str, str]]:
+    return [(event.type, event.reason.value, event.message) for event in simulation.events[before:]]
+
+
+def test_an_outage_without_a_dead_pod_is_told_and_its_end_too() -> None:
+    simulation = settled()
+    before = len(simulation.events)
+    simulation.now += 60
+    simulation.set_pod(pod_states.made_ready(simulation.pods["demo-0-head-0"], False, simulation.now))
+    simulation.reconcile()
+    simulation.now += 60
+    simulation.settle()
+    assert _told_since(simulation, before) == [
+        ("Warning", "ReplicaNotReady", "replica 0 is not ready any more; not ready: demo-0-head-0"),
+        ("Warning", "NoReplicaReady", "no replica answers"),
+        ("Normal", "ReplicaRecovered", "replica 0 is ready again"),
+        ("Normal", "ReplicasReady", "1 of 1 replicas answer"),
+    ]
+
+
+def test_that_nothing_is_wrong_any_more_is_told() -> None:
+    simulation = settled()
+    del simulation.children["Service", "demo"]
+    simulation.strangers, simulation.is_dirty = (Stranger("Service", "demo", ""),), True
+    simulation.settle()
+    before = len(simulation.events)
+    simulation.strangers, simulation.is_dirty = (), True
+    simulation.settle()
+    assert _told_since(simulation, before) == [("Normal", "AsExpected", "NameTaken is over")]
+
+
+def test_scaling_to_zero_is_no_outage() -> None:
+    simulation = settled()
+    before = len(simulation.events)
+    simulation.change(replicas=0)
+    simulation.settle()
+    assert ("Normal", "ScaledToZero", "spec.replicas is 0") in _told_since(simulation, before)
+    assert all(kind == "Normal" for kind, _, _ in _told_since(simulation, before))
 
 
 def test_what_the_status_says_is_read_back_as_it_was_written() -> None:

@@ -90,6 +90,8 @@ class Reason(StrEnum):
     """A replica's objects were made."""
     REPLICA_READY = "ReplicaReady"
     """A replica's head became Ready."""
+    REPLICA_NOT_READY = "ReplicaNotReady"
+    """A replica's head is not Ready any more, and no pod of it ended."""
     REPLICA_DRAINING = "ReplicaDraining"
     """A replica is being drained: scale-down or roll-out."""
     REPLICA_DELETED = "ReplicaDeleted"

@@ -60,11 +60,26 @@ def _of_replica(was: ReplicaStatus | None, entry: ReplicaStatus) -> Iterator[Emi
             yield _event("Normal", Reason.REPLICA_RECOVERED, f"{title} is ready again")
         else:
             yield _event("Normal", Reason.REPLICA_READY, f"{title} is ready")
+    elif entry.phase is ReplicaPhase.RECOVERING and was is not None and was.phase is ReplicaPhase.READY:
+        if not _has_failed(entry, was.ready_since or ""):  # that was told already
+            yield _event("Warning", Reason.REPLICA_NOT_READY, f"{title} is not ready any more; {_not_ready(entry)}")
     elif entry.phase is ReplicaPhase.DRAINING:
         yield _event("Normal", Reason.REPLICA_DRAINING, f"{title} of revision {entry.revision} drains")
     elif entry.phase is ReplicaPhase.FAILED:
         reason = Reason.BUDGET_EXHAUSTED if entry.next_restart is None else Reason.REPLICA_DEADLINE
         yield _event("Warning", reason, f"{title}: {entry.message}")
+
+
+def _has_failed(entry: ReplicaStatus, since: str) -> bool:
+    """A pod that is not ready now has failed since then."""
+    failures = (pod.last_failure for pod in (entry.head, *entry.stages) if not pod.ready)
+    return any(failure is not None and failure.time >= since for failure in failures)
+
+
+def _not_ready(entry: ReplicaStatus) -> str:
+    """Which pods are not."""
+    names = [pod.pod for pod in (entry.head, *entry.stages) if not pod.ready and pod.pod]
+    return f"not ready: {', '.join(names[:8])}"
 
 
 def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeploymentStatus) -> Iterator[EmitEvent]:
@@ -74,7 +89,12 @@ def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeployment
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue
         reason = Reason(condition.reason)
-        if condition.type is ConditionType.DEGRADED and (condition.status == "True" or reason is Reason.NO_GANG):
+        was_true = old is not None and old.status == "True"
+        if condition.type is ConditionType.AVAILABLE:
+            yield from _of_availability(was_true, condition.status == "True", reason, condition.message)
+        elif condition.type is ConditionType.DEGRADED and condition.status == "False" and old is not None and was_true:
+            yield _event("Normal", Reason.AS_EXPECTED, f"{old.reason} is over")
+        elif condition.type is ConditionType.DEGRADED and (condition.status == "True" or reason is Reason.NO_GANG):
             # These are told with their replica, and with Progressing.
             if reason not in (Reason.BUDGET_EXHAUSTED, Reason.REPLICA_DEADLINE, Reason.ROLLOUT_STOPPED):
                 yield _event("Warning", reason, condition.message)
@@ -82,6 +102,13 @@ def _of_conditions(before: InferenceDeploymentStatus, after: InferenceDeployment
             is_rolled = before.settled_revision not in ("", after.settled_revision)
             is_back = old is not None and old.reason in _ROLLING
             yield from _of_progress(is_rolled or is_back, reason, condition.message)
+
+
+def _of_availability(was: bool, holds: bool, reason: Reason, message: str) -> Iterator[EmitEvent]:
+    if holds and not was:
+        yield _event("Normal", reason, message)
+    elif was and not holds:
+        yield _event("Normal" if reason is Reason.SCALED_TO_ZERO else "Warning", reason, message)
 
 
 def _of_progress(has_rolled: bool, reason: Reason, message: str) -> Iterator[EmitEvent]:
