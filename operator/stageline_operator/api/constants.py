@@ -96,5 +96,7 @@ MAX_REPLICAS: Final = 100
 """Most pipeline replicas of a resource: the status has to list each, since it is the operator's memory."""
 MAX_LISTED: Final = 2 * MAX_REPLICAS
 """Replicas that the status lists: in a roll-out as many again may exist."""
+MAX_EFFECTIVE: Final = 512
+"""Fields of the spec that the status lists with the value in force."""
 MAX_LOG_TAIL: Final = 2048
 """Bytes of a failed container's last log lines that the status keeps."""

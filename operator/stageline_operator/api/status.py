@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from stageline_operator.api.base import ApiModel
 from stageline_operator.api.conditions import Cause, ConditionType, Phase, ReplicaPhase
-from stageline_operator.api.constants import MAX_LISTED, MAX_LOG_TAIL, MAX_STAGES
+from stageline_operator.api.constants import MAX_EFFECTIVE, MAX_LISTED, MAX_LOG_TAIL, MAX_STAGES
 
 Text = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=1024)]
@@ -197,7 +197,10 @@ class InferenceDeploymentStatus(ApiModel):
     """What the operator makes of the spec."""
     replica_list: Annotated[tuple[ReplicaStatus, ...], Field(max_length=MAX_LISTED)] = ()
     """The replicas, the ones in trouble first, then by number."""
-    effective: Annotated[tuple[EffectiveSetting, ...], Field(max_length=256)] = ()
-    """Each field of the spec with the value in force."""
+    effective: Annotated[tuple[EffectiveSetting, ...], Field(max_length=MAX_EFFECTIVE)] = ()
+    """Each field of the spec with the value in force, also where it was left to the operator or the engine."""
+    effective_revision: Text = ""
+    """Revision that `effective` tells of: the one that answers requests. In a roll-out that is paused or stopped it is
+    another than `currentRevision`."""
     last_failure: Failure | None = None
     """The latest failure of all replicas; kept after its replica is gone."""

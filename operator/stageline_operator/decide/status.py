@@ -8,7 +8,7 @@ from stageline_operator.api.conditions import ReplicaPhase
 from stageline_operator.api.status import Failure, InferenceDeploymentStatus, ReplicaStatus
 from stageline_operator.decide import replica_status
 from stageline_operator.decide.conditions import make_conditions, phase
-from stageline_operator.decide.effective import effective, plan_status
+from stageline_operator.decide.effective import effective, plan_status, serving_plan
 from stageline_operator.decide.outcome import Outcome
 from stageline_operator.decide.shorten import shorten
 from stageline_operator.objects.metadata import select_heads
@@ -45,6 +45,7 @@ def make_status(outcome: Outcome) -> InferenceDeploymentStatus:
         plan=plan_status(outcome),
         replica_list=shorten(entries),
         effective=settings,
+        effective_revision=serving_plan(outcome).revision,
         last_failure=_last_failure(outcome),
     )
 

@@ -40,3 +40,19 @@ def restore(content: str) -> InferenceDeploymentSpec:
         SpecError: the content is not of this operator's version.
     """
     return read_wanted(json.loads(content), with_rules=False)
+
+
+def in_force(wanted: InferenceDeploymentSpec, content: str) -> InferenceDeploymentSpec:
+    """The spec as it is for pods of another revision: what they depend on is as their content says, the rest as wanted.
+
+    Raises:
+        SpecError: the content is not of this operator's version.
+    """
+    kept = restore(content)
+    names = {field.alias or name: name for name, field in type(wanted).model_fields.items()}
+    changes: dict[str, Any] = {names[key]: getattr(kept, names[key]) for key in _WHOLE}
+    for group, key in _PARTS:
+        of_kept, of_wanted = getattr(kept, group), getattr(wanted, group)
+        name = next(name for name, field in type(of_kept).model_fields.items() if field.alias == key)
+        changes[group] = of_wanted.model_copy(update={name: getattr(of_kept, name)})
+    return wanted.model_copy(update=changes)
