@@ -202,6 +202,27 @@ def test_an_answer_of_an_earlier_head_says_nothing() -> None:
     assert not any(isinstance(action, WriteStatus) for action in decision.actions)
 
 
+def test_a_head_that_serves_and_does_not_tell_its_state_is_named() -> None:
+    simulation = settled()
+
+    assert simulation.pods["demo-0-head-0"].ready_changed_at == simulation.now - 1
+
+    def message(state: HeadState | None, error: str) -> str:
+        answer = HeadAnswer(0, simulation.pods["demo-0-head-0"].uid, simulation.now, state, error)
+        observed = replace(simulation.observed(), heads={0: answer})
+        for action in decide(read_spec(simulation.body), simulation.plan(), observed, simulation.now).actions:
+            simulation.do(action)
+        found: str = simulation.body["status"]["replicaList"][0]["message"]
+        return found
+
+    assert message(None, "refused") == "", "it was asked as it became ready"
+    simulation.now += 60
+    assert message(None, "HTTP status 500").endswith("does not tell the operator its state: HTTP status 500")
+    state = HeadState(epoch=1, ready=True, draining=True, stages=(), settings={})
+    assert "its head ends" in message(state, "")
+    assert message(state.model_copy(update={"draining": False}), "") == ""
+
+
 def test_the_heads_are_asked_often_only_while_something_moves() -> None:
     simulation = Simulation(resource())
     assert simulation.reconcile().poll is True

@@ -97,7 +97,17 @@ def _message(course: Course) -> str:
     for pod in unplaced(replica):
         if pod.unschedulable:
             return f"{pod.name} finds no node: {pod.unschedulable}"
-    return ""
+    return _message_of_head(replica)
+
+
+def _message_of_head(replica: Replica) -> str:
+    """What is odd about a head that its kubelet calls ready; what it said before that, or did not say, is no news."""
+    answer = replica.answer
+    if not replica.is_ready or answer is None or not replica.has_told:
+        return ""
+    if answer.state is None:
+        return f"serves, but its head does not tell the operator its state: {answer.error}"
+    return "its head ends as soon as running requests have, though nobody deletes it" if answer.state.draining else ""
 
 
 def _epoch(replica: Replica) -> int | None:
