@@ -70,3 +70,17 @@ def test_a_file_without_a_resource_is_refused(text: str, message: str, tmp_path:
 def test_flags_that_would_have_no_effect_are_refused(more: list[str]) -> None:
     with pytest.raises(ValueError, match="leave"):
         app(["plan", str(PLANNED[0]), *more], exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def test_a_plan_of_a_change_that_the_server_refuses_is_refused(tmp_path: Path) -> None:
+    before = tmp_path / "before.yaml"
+    before.write_text((DATA / "input" / "gang-volcano.yaml").read_text())
+    after = tmp_path / "after.yaml"
+    after.write_text(before.read_text().replace("queueName: research", "queueName: other"))
+    with pytest.raises(ValueError, match=r"spec\.scheduling\.queueName is immutable"):
+        app(
+            ["plan", str(after), "--since", str(before), "--volcano"],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )

@@ -9,7 +9,7 @@ import pytest
 
 from stageline_operator.api.errors import SpecError
 from stageline_operator.plan.build import build_plan
-from stageline_operator.plan.spec import read_spec
+from stageline_operator.plan.spec import check_change, read_spec
 from stageline_operator.schema.crd import custom_resource_definition
 from support import specs
 from support.kube.api import Object
@@ -35,6 +35,17 @@ def test_a_wrong_resource_is_refused(case: specs.Case) -> None:
         read_spec(specs.resource_of(case))
     if any(message.startswith(case["says"]) for message in MESSAGES):
         assert case["says"] in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", specs.cases("immutable"), ids=lambda case: case["case"])
+def test_a_change_that_the_server_refuses_is_refused(case: specs.Case) -> None:
+    before, after = (read_spec(specs.resource(case[when])).wanted for when in ("before", "after"))
+    with pytest.raises(SpecError) as refusal:
+        check_change(before, after)
+    # The server tells of all that is wrong, this of the first.
+    changed = before.scheduling.gang != after.scheduling.gang and before.scheduling.queue_name is not None
+    assert ("spec.scheduling.gang is immutable" if changed else case["says"]) in str(refusal.value)
+    check_change(after, after)
 
 
 @pytest.mark.parametrize("case", specs.cases("accepted"), ids=lambda case: case["case"])

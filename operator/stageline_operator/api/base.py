@@ -21,12 +21,14 @@ class Rule:
     Attributes:
         cel: the expression; true means allowed. ``self`` is the value of the type that has the rule.
         message: names the field and the remedy; the server and ``SpecError`` put the path of ``self`` before it.
-        holds: the same condition over the pydantic value; None for a rule about ``oldSelf``, which only a server knows.
+        holds: the same condition over the pydantic value; None for a rule about ``oldSelf``.
+        keeps: a rule about ``oldSelf``: the same condition over the value before and the value after.
     """
 
     cel: str
     message: str
     holds: Callable[[Any], bool] | None
+    keeps: Callable[[Any, Any], bool] | None = None
 
 
 WITHOUT_RULES: Final = object()

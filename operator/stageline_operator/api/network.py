@@ -41,6 +41,7 @@ class Network(ApiModel):
             "spec.network.serviceName is immutable, also adding and removing it; delete the resource and create it"
             " anew",
             None,
+            lambda old, new: old.service_name == new.service_name,
         ),
         Rule(
             "!has(self.nodePort) || self.serviceType != 'ClusterIP'",

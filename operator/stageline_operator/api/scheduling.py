@@ -33,6 +33,7 @@ class Scheduling(ApiModel):
             "self.gang == oldSelf.gang",
             "spec.scheduling.gang is immutable; delete the resource and create it anew",
             None,
+            lambda old, new: old.gang == new.gang,
         ),
         Rule(
             "has(self.queueName) == has(oldSelf.queueName)"
@@ -40,6 +41,7 @@ class Scheduling(ApiModel):
             "spec.scheduling.queueName is immutable, also adding and removing it; delete the resource and create it"
             " anew",
             None,
+            lambda old, new: old.queue_name == new.queue_name,
         ),
         Rule(
             "self.gang != 'kueue' || has(self.queueName)",

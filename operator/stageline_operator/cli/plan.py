@@ -18,7 +18,7 @@ from stageline_operator.decide.observed import Observed
 from stageline_operator.decide.predict import predict
 from stageline_operator.objects.metadata import Body
 from stageline_operator.plan.build import build_revision
-from stageline_operator.plan.spec import Spec, read_spec, read_wanted
+from stageline_operator.plan.spec import Spec, check_change, read_spec, read_wanted
 
 START = 0.0
 """Time of a prediction without a cluster; nothing in it depends on when it is."""
@@ -64,7 +64,9 @@ def plan_command(
         spec, observed = read_spec(body), Observed(cluster)
         old = before.get(_key(body))
         if old is not None:
-            spec, observed = settled(spec, read_spec(old), observed)
+            before_spec = read_spec(old)
+            check_change(before_spec.wanted, spec.wanted)
+            spec, observed = settled(spec, before_spec, observed)
         for line in plan_lines(spec, observed, old):
             print(line)
 
@@ -74,6 +76,8 @@ def _plan_live(bodies: list[Body], kubeconfig: Path | None) -> None:
         generation = found["metadata"]["generation"] + 1 if found is not None else 1
         metadata = {**(found or body)["metadata"], "generation": generation}
         spec = read_spec({**(found or body), "metadata": metadata, "spec": body.get("spec")})
+        if found is not None:
+            check_change(read_wanted(found["spec"], with_rules=False), spec.wanted)
         for line in plan_lines(spec, observed, found, time.time()):
             print(line)
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from stageline_operator.api.base import WITHOUT_RULES
+from stageline_operator.api.base import WITHOUT_RULES, ApiModel
 from stageline_operator.api.errors import SpecError
 from stageline_operator.api.root_rules import ROOT_RULES, Named
 from stageline_operator.api.spec import InferenceDeploymentSpec
@@ -87,6 +87,22 @@ def read_wanted(spec: Mapping[str, Any], *, with_rules: bool = True) -> Inferenc
         )
     except ValidationError as error:
         raise _first_error(error) from error
+
+
+def check_change(old: ApiModel, new: ApiModel, path: str = "spec") -> None:
+    """Refuse what the API server would refuse of a change, though it takes either spec alone.
+
+    Raises:
+        SpecError: it changes what is immutable.
+    """
+    for rule in new.all_rules():
+        if rule.keeps is not None and not rule.keeps(old, new):
+            raise SpecError(path, ..., rule.message)
+    for name, after in new:
+        before = getattr(old, name)
+        if isinstance(before, ApiModel) and isinstance(after, ApiModel):
+            alias = type(new).model_fields[name].alias or name
+            check_change(before, after, f"{path}.{alias}")
 
 
 def read_status(status: Mapping[str, Any]) -> InferenceDeploymentStatus:
