@@ -119,7 +119,9 @@ def test_a_pod_whose_label_is_changed_is_replaced_and_does_not_stay(scene: Scene
     scene.wait_phase("Ready")
     scene.api.patch("pods", "demo-0-s1-0", {"metadata": {"labels": {label: "1000000000000"}}}, scene.namespace)
     scene.wait(lambda: "demo-0-s1-1" in scene.names("pods"), "the next incarnation")
-    scene.wait(lambda: "demo-0-s1-0" not in scene.names("pods"), "the pod with the changed label to go")
+    scene.wait(
+        lambda: scene.api.find("pods", "demo-0-s1-0", scene.namespace) is None, "the pod with the changed label to go"
+    )
     scene.wait_phase("Ready")
 
 
