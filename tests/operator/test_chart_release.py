@@ -20,6 +20,7 @@ from support.kube.fake_nodes import FakeNodes
 from support.kube.helm import CHART, Helm, HelmError
 from support.kube.waiting import wait_until
 
+PAGE = CHART.parents[1] / "docs" / "kubernetes.md"
 EXAMPLE = CHART.parents[1] / "examples" / "cpu-demo.yaml"
 CRD_NAME = "inferencedeployments.stageline.dev"
 RELEASE_LIMIT = 512 * 1024
@@ -264,3 +265,71 @@ def test_what_the_release_runs_serves_what_it_was_told_to(
         assert phase(other) == ""
     for namespace in (team, other):
         plane.api.delete("namespaces", namespace)
+
+
+def page_commands() -> dict[str, list[str]]:
+    """Commands of docs/kubernetes.md by the section that they are in."""
+    sections = PAGE.read_text().split("\n## ")[1:]
+    return {
+        section.splitlines()[0]: [line.strip() for line in section.splitlines() if line.startswith("    ")]
+        for section in sections
+    }
+
+
+def test_the_commands_of_the_page_install_serve_change_and_remove(
+    plane: ControlPlane, home: str, tmp_path: Path
+) -> None:
+    commands = page_commands()
+    folders = [str(plane.helm.parent), str(plane.kubectl.parent), "/usr/bin", "/bin"]
+    environment = {"PATH": ":".join(folders), "HOME": str(tmp_path), "KUBECONFIG": str(plane.kubeconfig)}
+
+    def do(section: str) -> str:
+        said = ""
+        for command in commands.pop(section):
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=CHART.parents[1],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            said += done.stdout
+        return said
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = plane.api.get("inferencedeployments", "demo", "default").get("status", {})
+        return found
+
+    def settled(ready: str, image: str) -> bool:
+        body = plane.api.get("inferencedeployments", "demo", "default")
+        is_seen = body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"]
+        pods = plane.api.list("pods", "default", labels="stageline.dev/name=demo")
+        images = {pod["spec"]["containers"][0]["image"] for pod in pods}
+        return is_seen and status()["ready"] == ready and status()["phase"] == "Ready" and images == {image}
+
+    # Nobody runs containers here: the operator of the Deployment is a process, which makes the Lease that is looked at.
+    lease = commands["Install"].pop()
+    do("Install")
+    commands["the Lease"] = [lease]
+    with as_the_release_runs_it(plane, "stageline-system", tmp_path):
+        assert "Degraded" in do("Create and look")
+        do("the Lease")
+        do("Scale")
+        wait_until(lambda: settled("2/2", "stageline/engine:0.1.0"), "two replicas")
+        do("Roll")
+        wait_until(lambda: settled("2/2", "stageline/engine:0.1.1"), "the new image")
+        assert "demo-" in do("Roll back")
+        wait_until(lambda: settled("2/2", "stageline/engine:0.1.0"), "the old image")
+        do("Upgrade")
+        assert settled("2/2", "stageline/engine:0.1.0")
+        *removal, crd, lease_again, namespace = commands.pop("Uninstall")
+        commands["Delete"], commands["Remove"] = removal[:1], removal[1:]
+        do("Delete")
+    do("Remove")
+    assert plane.api.find("customresourcedefinitions", CRD_NAME)
+    commands["Rest"] = [crd, lease_again, namespace]
+    do("Rest")
+    assert not plane.api.find("customresourcedefinitions", CRD_NAME)
+    assert commands == {"The operator's metrics": []}
