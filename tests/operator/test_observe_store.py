@@ -144,7 +144,11 @@ def test_a_list_forgets_what_it_does_not_have_but_not_what_was_made_since() -> N
     known = store()
     known.put(POD, pod(5))
     made_since = pod(9)
-    made_since["metadata"] |= {"uid": "later", "name": "demo-0-s1-3"}
+    made_since["metadata"] |= {
+        "uid": "later",
+        "name": "demo-0-s1-3",
+        "labels": LABELS | {"stageline.dev/incarnation": "3"},
+    }
     known.put(POD, made_since)
     assert known.drop_unlisted(POD, "elsewhere", set(), 7) == []
     assert known.drop_unlisted(POD, "default", set(), 7) == [KEY]

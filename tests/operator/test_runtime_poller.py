@@ -20,6 +20,7 @@ LABELS = {
     "stageline.dev/role": "head",
     "stageline.dev/incarnation": "0",
     "stageline.dev/revision": "abc",
+    "app.kubernetes.io/managed-by": "stageline-operator",
 }
 
 

@@ -75,7 +75,8 @@ def remove(strays: Iterable[Stray], now: float) -> Steps:
 def dismiss(pods: Iterable[PodSummary], why: str, now: float) -> Steps:
     """Drain: delete all pods of a replica, gracefully; the head first, since stages ask it whether to stay."""
     steps = Steps()
-    _remove(sorted(pods, key=lambda pod: (not pod.is_head, pod.stage or 0, pod.incarnation)), why, steps, now)
+    in_order = sorted(pods, key=lambda pod: (not pod.is_head, pod.stage or 0, pod.incarnation))
+    _remove(in_order, why, steps, now)
     return steps
 
 
