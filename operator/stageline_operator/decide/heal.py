@@ -18,7 +18,8 @@ from stageline_operator.plan.plan import RevisionPlan
 from stageline_operator.plan.spec import Owner
 
 FORCE_AFTER_SECONDS: Final = 10
-"""A kubelet that lives has ended a pod's containers and said so this long after the grace period."""
+"""A kubelet that lives and is not stuck has ended a pod's containers and said so this long after the grace period. A
+pod shows no sure sign of a lost node: one that was being deleted before gets no condition from it."""
 LABELS_CHANGED: Final = "its labels were changed"
 """Why a pod of ours is no replica's."""
 
