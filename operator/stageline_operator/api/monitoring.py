@@ -21,7 +21,8 @@ class Monitoring(ApiModel):
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
     """More labels of the PodMonitor: many Prometheus installations select by one."""
     metrics_compat: Literal["none", "vllm"] = "none"
-    """`vllm`: export the metrics under vLLM's names too, for dashboards and gateways that know those."""
+    """`vllm`: export the metrics under vLLM's names too, for dashboards and gateways that know those. Heads carry it,
+    so a change replaces all replicas."""
 
     rules = (
         Rule(

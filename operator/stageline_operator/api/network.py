@@ -32,7 +32,7 @@ class Network(ApiModel):
     port, and nothing else comes in."""
     api_keys: SecretKeyRef | None = None
     """Secret whose key holds the API keys that clients must show, one on each line. Mounted into the head, never read
-    by the operator. Default: no key is asked for."""
+    by the operator. A change of this reference replaces all replicas. Default: no key is asked for."""
 
     rules = (
         Rule(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
+from stageline_operator.api.constants import OPERATOR_POD_LABELS
 from stageline_operator.api.pod_settings import CommonSettings
 from stageline_operator.api.refs import ObjectRef
 from stageline_operator.api.reserved import RESERVED_LABEL_PREFIX
@@ -142,6 +143,15 @@ class PodTemplate(CommonSettings):
                     for key in template.labels
                 )
             ),
+        ),
+        Rule(
+            " && ".join(
+                f"(!has(self.labels) || !('{key}' in self.labels) || self.labels['{key}'] != '{value}')"
+                for key, value in OPERATOR_POD_LABELS.items()
+            ),
+            "labels: app.kubernetes.io/name: stageline-operator is that of the operator's own pods, which may reach the"
+            " status port of all heads; take another value",
+            lambda template: not OPERATOR_POD_LABELS.items() <= template.labels.items(),
         ),
         Rule(
             f"!has(self.annotations) || !self.annotations.exists(k, k.startsWith('{RESERVED_LABEL_PREFIX}'))",

@@ -47,7 +47,8 @@ class Restart(ApiModel):
     """Seconds that a replica may take to be ready again after a pod was replaced in it. Then it is given up for a new
     one."""
     node_lost_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
-    """Seconds that pods stay on a node that does not answer, before they are replaced."""
+    """Seconds that pods stay on a node that does not answer, before they are replaced. Pods carry it, so a change
+    replaces all replicas."""
 
     rules = (
         Rule(

@@ -60,8 +60,8 @@ class Scheduling(ApiModel):
         ),
         Rule(
             "self.gang != 'coscheduling' || has(self.schedulerName)",
-            "spec.scheduling.schedulerName: with gang: coscheduling give the name of the scheduler that has the plugin;"
-            " the default one would place the pods one by one",
+            "spec.scheduling.schedulerName: gang: coscheduling needs the name of the scheduler that has the plugin,"
+            " since the default one would place the pods one by one; add it",
             lambda scheduling: scheduling.gang != "coscheduling" or scheduling.scheduler_name is not None,
         ),
     )
