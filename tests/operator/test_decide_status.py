@@ -13,7 +13,7 @@ from stageline_operator.api.state import HeadState
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.decide.actions import EmitEvent, WriteStatus
 from stageline_operator.decide.invalid import decide_invalid, decide_invalid_deletion
-from stageline_operator.decide.observed import HeadAnswer, Stranger
+from stageline_operator.decide.observed import HeadAnswer, Stranger, Stray
 from stageline_operator.decide.reconcile import decide
 from stageline_operator.plan.spec import read_spec, read_status
 from support.operator import pods as pod_states
@@ -414,3 +414,6 @@ def test_a_resource_with_a_wrong_spec_is_deleted_like_any_other() -> None:
     late = decide_invalid_deletion(write.status, simulation.observed(), 2, simulation.now + 40)
     assert acts(late) == ["force-delete Pod demo-0-s0-0"]
     assert [each.reason.value for each in late.actions if isinstance(each, EmitEvent)] == ["PodForceDeleted"]
+    changed = Stray("demo-0-s1-0", "uid-of-it", "9", "node-a", simulation.now - 60, 30)
+    also = replace(simulation.observed(), pods=(), strays=(changed,))
+    assert acts(decide_invalid_deletion(write.status, also, 2, simulation.now)) == ["force-delete Pod demo-0-s1-0"]

@@ -8,7 +8,7 @@ from stageline_operator.api.errors import SpecError
 from stageline_operator.api.status import InferenceDeploymentStatus
 from stageline_operator.decide.actions import Action, Decision, EmitEvent, ForceDelete, WriteStatus
 from stageline_operator.decide.conditions import Statement, condition
-from stageline_operator.decide.heal import dismiss
+from stageline_operator.decide.heal import dismiss, remove
 from stageline_operator.decide.observed import Observed
 
 
@@ -58,7 +58,9 @@ def decide_invalid_deletion(
     """The resource is being deleted: as with any other, the garbage collector does it, and only pods on lost nodes need
     a hand."""
     going = [pod for pod in observed.pods if pod.gone_at is not None]
-    steps = dismiss(going, "the resource is being deleted", now)
+    strays = remove((stray for stray in observed.strays if stray.gone_at is not None), now)
+    pods = dismiss(going, "the resource is being deleted", now)
+    actions, wakes = [*pods.actions, *strays.actions], [*pods.wakes, *strays.wakes]
     leaving: Statement = (False, Reason.DELETING, "the resource is being deleted")
     progressing = condition(before.conditions, ConditionType.PROGRESSING, leaving, generation, now)
     others = (each for each in before.conditions if each.type is not ConditionType.PROGRESSING)
@@ -72,11 +74,11 @@ def decide_invalid_deletion(
     )
     told = (
         EmitEvent("Warning", Reason.POD_FORCE_DELETED, f"{action.ref.name}: {action.why}", action.ref)
-        for action in steps.actions
+        for action in actions
         if isinstance(action, ForceDelete)
     )
     return Decision(
-        actions=(*steps.actions, *told, *([WriteStatus(status)] if status != before else [])),
-        again_after=max(0.0, min(steps.wakes) - now) if steps.wakes else None,
+        actions=(*actions, *told, *([WriteStatus(status)] if status != before else [])),
+        again_after=max(0.0, min(wakes) - now) if wakes else None,
         poll=False,
     )
