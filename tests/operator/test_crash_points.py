@@ -1,6 +1,7 @@
-"""The operator is killed before and after a write of each kind: after a restart it comes to the same end, and rests.
+"""The operator is killed at a write of each kind: after a restart it comes to the same end, and rests.
 
-The first write of each kind in each workload; every write is tried by ``make crash-points`` (check_crash_points.py).
+Before the first write of each workload, and after the first of each kind; before and after every write is tried by
+``make crash-points`` (check_crash_points.py).
 """
 
 from __future__ import annotations

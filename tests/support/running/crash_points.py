@@ -60,8 +60,9 @@ class Undisturbed:
         return [Point(number, after) for number in numbers for after in (False, True)]
 
     def core_points(self) -> list[Point]:
-        """Before and after the first write of each kind."""
-        return [Point(1, after, kind) for kind in dict.fromkeys(self.writes) for after in (False, True)]
+        """Before the first write, and after the first of each kind: before one is little else than after another."""
+        kinds = list(dict.fromkeys(self.writes))
+        return [Point(1, False, kinds[0]), *(Point(1, True, kind) for kind in kinds)]
 
 
 def kind_of(call: Call) -> str:
