@@ -16,7 +16,7 @@ import transformers
 from stageline_engine import LLM, SamplingParams
 from stageline_engine.core.config import SchedulerConfig
 from stageline_engine.sources.resolve import resolve
-from support.serving import Served, end
+from support.serving import Served, alive, end
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -119,7 +119,7 @@ def test_make_demo_serves_what_the_readme_says() -> None:
             if child.name() == "stageline" or "serve" in child.cmdline():
                 child.send_signal(signal.SIGINT)
         served.wait_exit(15)
-        assert not [rank for rank in ranks if rank.is_running()]
+        assert not alive(ranks)
     finally:
         end(served)
 

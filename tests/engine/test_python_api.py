@@ -19,6 +19,7 @@ import stageline_engine
 from stageline_engine import LLM, EngineConfig, ModelConfig, SamplingParams, prepare
 from stageline_engine.core.config import SchedulerConfig
 from stageline_engine.core.errors import ConfigurationError, InvalidRequestError, StagelineError
+from support.serving import alive
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 from support.tiny_tokenizer import byte_level_tokenizer
 
@@ -178,7 +179,7 @@ def test_closing_ends_every_process() -> None:
     assert len(started) >= 3
     running.close()
     running.close()
-    assert not [process for process in started if process.is_running()]
+    assert not alive(started)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.serving import Served, serving
+from support.serving import Served, alive, serving
 from support.tiny_models import tiny_model
 
 FLAGS = ("--stages", "2", "--max-model-len", "256", "--kv-memory", "16MiB", "--threads", "1")
@@ -50,8 +50,7 @@ def assert_ends(running: Served, family: list[psutil.Process], code: int, second
     """The command ends in time with this exit code, and no process of it is left."""
     assert len(family) >= 4
     assert running.wait_exit(seconds) == code, running.log
-    # The ranks' parent reaps them in its own time, but they are dead by then.
-    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not alive(family)
 
 
 def test_an_interrupt_ends_every_process(ready: Served) -> None:
