@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from stageline_engine.core.errors import ModelSourceError, UnsupportedModelError
-from stageline_engine.sources import child
+from stageline_engine.sources.child import Child
 from stageline_engine.sources.profile_cache import load_profile
 from stageline_engine.sources.resolve import resolve
 from support.tiny_folder import CONFIG, write_folder
@@ -51,7 +51,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_progress_and_result_arrive(module: str) -> None:
     said: list[str] = []
-    assert child.run(module, ["7"], dict[str, int], said.append, value="v") == {"n": 7}
+    assert Child(module, ["7"], dict[str, int], said.append, value="v").to_end() == {"n": 7}
     assert said == ["one", "two"]
 
 
@@ -65,14 +65,14 @@ def test_progress_and_result_arrive(module: str) -> None:
 )
 def test_its_end_is_told_in_one_line(module: str, kind: str, told: str) -> None:
     with pytest.raises(ModelSourceError) as caught:
-        child.run(module, [kind], None, print, value="v")
+        Child(module, [kind], None, print, value="v").to_end()
     assert str(caught.value) == told
 
 
 def test_it_ends_with_a_parent_that_is_killed(module: str) -> None:
     code = (
-        "import sys; from stageline_engine.sources import child\n"
-        "child.run('some_child', ['wait'], None, lambda line: print(line, flush=True), value='v')"
+        "from stageline_engine.sources.child import Child\n"
+        "Child('some_child', ['wait'], None, lambda line: print(line, flush=True), value='v').to_end()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

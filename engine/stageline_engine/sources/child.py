@@ -1,6 +1,6 @@
 """Work that needs torch, transformers or a hub, in a process of its own, which reports by lines of JSON.
 
-Both ends are here: :class:`Child` and :func:`run` in the head, :func:`main` and :class:`Reporter` in the child. The
+Both ends are here: :class:`Child` in the head, :func:`main` and :class:`Reporter` in the child. The
 child ends when its parent does (its standard input closes), also when the parent was killed.
 """
 
@@ -106,35 +106,20 @@ class Child(Generic[_T]):
         value: _T = msgspec.json.decode(self._outcome.result, type=self._result_type)
         return value
 
+    def to_end(self) -> _T:
+        """Wait for its end, and return what it reported. Raises as :meth:`poll`; nothing is left of it either way."""
+        try:
+            while not self.poll():
+                pass
+            return self.result()
+        finally:
+            self.close()
+
     def close(self) -> None:
         """End the process, if it has not ended."""
         self._process.kill()
         self._process.communicate()
         self._log.close()
-
-
-def run(
-    module: str,
-    arguments: Sequence[str],
-    result_type: type[_T] | None,
-    progress: Progress,
-    *,
-    value: str,
-    inherit: Sequence[int] = (),
-    online: bool = False,
-) -> _T:
-    """Run a :class:`Child` to its end, and return what it reported.
-
-    Raises:
-        ConfigurationError: the child refused its input; the class is the child's.
-    """
-    child = Child(module, arguments, result_type, progress, value=value, inherit=inherit, online=online)
-    try:
-        while not child.poll():
-            pass
-        return child.result()
-    finally:
-        child.close()
 
 
 def _error(message: _Message) -> ConfigurationError:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from stageline_engine.core.errors import ModelSourceError
-from stageline_engine.sources import child, store
+from stageline_engine.sources import store
+from stageline_engine.sources.child import Child
 
 SCHEME = "hf://"
 OUTLINER = "stageline_engine.sources.hub_outline"
@@ -51,5 +52,6 @@ def from_hub(model: str, progress: store.Progress, *, with_weights: bool = True)
     repository, revision = match["repository"], match["revision"] or ""
     progress(f"asking the hub for {repository}" + (f" at {revision}" if revision else ""))
     files = "all" if with_weights else "config"
-    found = child.run(OUTLINER, [model, repository, revision, files], Located, progress, value=model, online=True)
+    arguments = [model, repository, revision, files]
+    found = Child(OUTLINER, arguments, Located, progress, value=model, online=True).to_end()
     return HubModel(Path(found.folder), repository.rpartition("/")[2], f"{SCHEME}{repository}@{found.commit}")

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from stageline_engine.core.errors import ModelSourceError
-from stageline_engine.sources import child, identity, store
+from stageline_engine.sources import identity, store
+from stageline_engine.sources.child import Child
 from stageline_engine.sources.gguf_header import check_gguf
 from stageline_engine.sources.integrity import INDEX, check_config, check_folder, weight_files
 
@@ -34,9 +35,8 @@ def from_folder(folder: Path, progress: store.Progress) -> Path:
 
     def make(partial: Path, lock: int) -> None:
         progress("preparing the tokenizer (once): importing transformers")
-        child.run(
-            CONVERTER, ["tokenizer", str(folder), str(partial)], None, progress, value=str(folder), inherit=[lock]
-        )
+        arguments = ["tokenizer", str(folder), str(partial)]
+        Child(CONVERTER, arguments, None, progress, value=str(folder), inherit=[lock]).to_end()
         for path in copied:
             shutil.copyfile(path, partial / path.name)
         for path in linked:
@@ -69,4 +69,5 @@ def from_gguf(file: Path, progress: store.Progress) -> Path:
 def convert_gguf(file: Path, partial: Path, lock: int, progress: store.Progress) -> None:
     """Write what ``file`` holds into the folder ``partial``; minutes for a large model."""
     progress(f"converting {file.name} (once): importing torch and transformers")
-    child.run(CONVERTER, ["gguf", str(file.absolute()), str(partial)], None, progress, value=str(file), inherit=[lock])
+    arguments = ["gguf", str(file.absolute()), str(partial)]
+    Child(CONVERTER, arguments, None, progress, value=str(file), inherit=[lock]).to_end()

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from stageline_engine.core.deployment import ModelProfile
-from stageline_engine.sources import child, identity, store
+from stageline_engine.sources import identity, store
+from stageline_engine.sources.child import Child
 
 PROFILER = "stageline_engine.models.profile_process"
 """By name: a process of its own runs it, and this package must not import models."""
@@ -29,9 +30,8 @@ def load_profile(folder: Path, allow_unverified: bool = False, *, progress: stor
     except (FileNotFoundError, msgspec.DecodeError):
         pass
     progress("profiling the model (once): importing torch and transformers")
-    profile = child.run(
-        PROFILER, [str(folder), "1" if allow_unverified else "0"], ModelProfile, progress, value=str(folder)
-    )
+    arguments = [str(folder), "1" if allow_unverified else "0"]
+    profile = Child(PROFILER, arguments, ModelProfile, progress, value=str(folder)).to_end()
     _keep(kept, msgspec.json.encode(profile))
     return profile
 
