@@ -13,7 +13,7 @@ from stageline_engine import LLM, SamplingParams
 from stageline_engine.core.errors import EngineStartError
 from stageline_engine.sources.integrity import read_header
 from stageline_engine.sources.resolve import resolve
-from support.hub_server import Hub, running_hub
+from support.hub_server import Hub, our_hub
 from support.inline_engine import InlineEngine, even_split
 from support.tiny_models import LAYERS, parity_prompts, reference_greedy, tiny_model
 
@@ -24,12 +24,7 @@ FAMILY = "llama"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     files = {path.name: path.read_bytes() for path in tiny_model(FAMILY).iterdir()}
-    with running_hub("org/tiny", files) as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("STAGELINE_CACHE", str(tmp_path / "cache"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    with our_hub(files, tmp_path, monkeypatch) as running:
         yield running
 
 

@@ -24,7 +24,7 @@ from stageline_engine.sources.integrity import read_header, weight_files
 from stageline_engine.sources.resolve import resolve
 from stageline_engine.sources.sparse_file import record_of
 from stageline_engine.sources.stage_bytes import stage_bytes
-from support.hub_server import COMMIT, Hub, running_hub
+from support.hub_server import COMMIT, Hub, be_a_machine, our_hub
 from support.stage_pipeline import rank_settings
 from support.tiny_models import LAYERS, VOCAB, tiny_model
 
@@ -34,20 +34,10 @@ PATIENCE_SECONDS = 60.0
 """A test that waits so long has found a hang."""
 
 
-def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a machine with caches of its own."""
-    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
-    monkeypatch.setenv("STAGELINE_CACHE", str(folder / "cache"))
-
-
 @pytest.fixture(params=["llama"])
 def hub(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     files = {path.name: path.read_bytes() for path in tiny_model(request.param).iterdir()}
-    with running_hub("org/tiny", files) as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-        machine(tmp_path / "first", monkeypatch)
+    with our_hub(files, tmp_path / "first", monkeypatch) as running:
         yield running
 
 
@@ -98,7 +88,7 @@ def test_stages_of_two_machines_fetch_their_own_bytes(
     is_tied = len([name for name in hub.files if name.endswith(".safetensors")]) == 1
     sent = []
     for spec in SPECS:
-        machine(tmp_path / f"node-{spec.stage}", monkeypatch)
+        be_a_machine(tmp_path / f"node-{spec.stage}", monkeypatch)
         folder = outline(hub, pinned)
         fetch(folder, [spec], print)
         assert hub.sent_weights() == needed(folder, spec)

@@ -15,7 +15,7 @@ import pytest
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.integrity import read_header
 from stageline_engine.sources.resolve import resolve
-from support.hub_server import COMMIT, Hub, running_hub
+from support.hub_server import COMMIT, Hub, our_hub
 from support.tiny_folder import write_folder
 
 LARGE = 24_000_000
@@ -37,12 +37,7 @@ def files(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running_hub("org/tiny", files) as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("STAGELINE_CACHE", str(tmp_path / "cache"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    with our_hub(files, tmp_path, monkeypatch) as running:
         yield running
 
 

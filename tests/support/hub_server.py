@@ -13,7 +13,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -91,6 +94,23 @@ def running_hub(repository: str, files: dict[str, bytes]) -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def be_a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on have caches of one's own, below ``folder``."""
+    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+    monkeypatch.setenv("STAGELINE_CACHE", str(folder / "cache"))
+
+
+@contextlib.contextmanager
+def our_hub(files: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with ``files`` as org/tiny, asked by this process and its children, on a machine that knows nothing yet."""
+    with running_hub("org/tiny", files) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+        be_a_machine(folder, monkeypatch)
+        yield running
 
 
 class _Handler(BaseHTTPRequestHandler):
