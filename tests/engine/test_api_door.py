@@ -15,12 +15,6 @@ from stageline_engine.server.settings import ServerSettings, load_api_keys
 from stageline_engine.text.tokenizer import Tokenizer
 from support.api_server import CHAT, COMPLETION, Api, api_server, assert_refused
 from support.scripted_engine import ScriptedEngine, tokens
-from support.tiny_tokenizer import byte_level_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture

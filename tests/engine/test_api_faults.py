@@ -19,16 +19,10 @@ from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
 from support.api_server import CHAT, COMPLETION, Api, api_server
 from support.scripted_engine import ScriptedEngine, tokens
-from support.tiny_tokenizer import byte_level_tokenizer
 
 ENDPOINTS = pytest.mark.parametrize(
     ("path", "body"), [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)], ids=["completion", "chat"]
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture

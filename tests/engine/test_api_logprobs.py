@@ -12,12 +12,6 @@ from stageline_engine.core.request import SamplingParams
 from stageline_engine.text.tokenizer import Tokenizer
 from support.api_server import CHAT, Api, api_server
 from support.scripted_engine import ANSWER, Script, ScriptedEngine, answering, logprobs, tokens
-from support.tiny_tokenizer import byte_level_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ MESSAGE: dict[str, object] = {"role": "user", "content": "hello"}
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-
-
-@pytest.fixture(scope="module")
 def shared_engine() -> ScriptedEngine:
     return ScriptedEngine(lambda prompt, params: tokens([70, 71]))
 

@@ -19,14 +19,8 @@ from stageline_engine.server.run import listen, serve
 from stageline_engine.server.settings import ServerSettings, load_api_keys
 from stageline_engine.text.tokenizer import Tokenizer
 from support.scripted_engine import ScriptedEngine, tokens
-from support.tiny_tokenizer import byte_level_tokenizer
 
 BODY = {"prompt": "hello", "stream": True}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @asynccontextmanager

@@ -16,11 +16,6 @@ from support.scripted_engine import ANSWER, ScriptedEngine, answering, tokens
 from support.tiny_tokenizer import byte_level_tokenizer
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-
-
 @pytest.fixture
 def engine(tokenizer: Tokenizer) -> ScriptedEngine:
     return answering(tokenizer)

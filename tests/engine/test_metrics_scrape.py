@@ -17,14 +17,8 @@ from stageline_engine.server.settings import ServerSettings
 from stageline_engine.text.tokenizer import Tokenizer
 from support.api_server import Api, api_server
 from support.scripted_engine import ScriptedEngine, tokens
-from support.tiny_tokenizer import byte_level_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture

@@ -14,30 +14,12 @@ from support.hand_pipeline import (
     BLOCK_SIZE,
     EPOCH,
     HandPipeline,
-    fresh_pipeline,
-    greedy_tokens,
-    known_prompts,
     make_admission,
     make_runner,
 )
 from support.tiny_models import LAYERS, parity_prompts, reference_greedy, tiny_model
 
 GREEDY = SamplingParams(temperature=0.0, seed=0)
-
-
-@pytest.fixture
-def pipeline() -> HandPipeline:
-    return fresh_pipeline()
-
-
-@pytest.fixture
-def prompts() -> list[list[int]]:
-    return known_prompts()
-
-
-@pytest.fixture
-def expected() -> list[list[int]]:
-    return greedy_tokens()
 
 
 def test_stages_joined_by_hand_give_the_reference_tokens(prompts: list[list[int]], expected: list[list[int]]) -> None:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from stageline_engine.core.messages import SampledToken, Segment, StepPlan, StepResult
 from support.hand_pipeline import (
     EPOCH,
     HandPipeline,
-    fresh_pipeline,
-    greedy_tokens,
-    known_prompts,
     make_admission,
     make_runner,
 )
 from support.tiny_models import LAYERS
-
-
-@pytest.fixture
-def pipeline() -> HandPipeline:
-    return fresh_pipeline()
-
-
-@pytest.fixture
-def prompts() -> list[list[int]]:
-    return known_prompts()
-
-
-@pytest.fixture
-def expected() -> list[list[int]]:
-    return greedy_tokens()
 
 
 def test_a_preempted_sequence_goes_on_where_it_was(

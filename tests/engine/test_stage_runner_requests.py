@@ -10,26 +10,8 @@ from stageline_engine.core.messages import Segment
 from support.hand_pipeline import (
     EPOCH,
     HandPipeline,
-    fresh_pipeline,
-    greedy_tokens,
-    known_prompts,
 )
 from support.tiny_models import reference_logprobs, tiny_model
-
-
-@pytest.fixture
-def pipeline() -> HandPipeline:
-    return fresh_pipeline()
-
-
-@pytest.fixture
-def prompts() -> list[list[int]]:
-    return known_prompts()
-
-
-@pytest.fixture
-def expected() -> list[list[int]]:
-    return greedy_tokens()
 
 
 def test_logprobs_of_prompt_and_output(

@@ -15,11 +15,6 @@ from support.scripted_engine import logprobs, tokens
 from support.tiny_tokenizer import byte_level_tokenizer
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-
-
 def take_all(tokenizer: Tokenizer, outputs: Sequence[SequenceOutput], params: SamplingParams) -> list[TextDelta]:
     """Deltas up to the one that ends the choice."""
     assembler = ChoiceAssembler(tokenizer, params)

@@ -1,0 +1,45 @@
+"""What several of the engine's test files take: a tokenizer, and a model that is driven by hand."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from stageline_engine.text.tokenizer import Tokenizer
+from support.hand_pipeline import HandPipeline, fresh_pipeline, greedy_tokens, known_prompts
+from support.tiny_tokenizer import byte_level_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with interrupts ignored, and programs hand that on to their children;
+    tests that interrupt need them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A token for each byte, and special ones."""
+    return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture
+def pipeline() -> HandPipeline:
+    """The tiny Llama as one stage."""
+    return fresh_pipeline()
+
+
+@pytest.fixture
+def prompts() -> list[list[int]]:
+    """Prompts of 11, 5 and 7 tokens."""
+    return known_prompts()
+
+
+@pytest.fixture
+def expected() -> list[list[int]]:
+    """What transformers goes on with after each of ``prompts``: 8 tokens."""
+    return greedy_tokens()
