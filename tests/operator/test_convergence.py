@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from support.operator import pods as pod_states
+from support.operator.shape import shape_of
 from support.operator.simulation import Simulation, resource
 
 ANY = st.integers(min_value=0, max_value=1_000)
@@ -134,7 +135,7 @@ def _without_old_revisions(simulation: Simulation) -> list[str]:
     current = simulation.plan().current.revision
     return [
         text
-        for text in simulation.shape()
+        for text in shape_of(simulation)
         if '"kind": "ControllerRevision"' not in text or re.search(f'"name": "[^"]*-{current}"', text)
     ]
 

@@ -16,8 +16,9 @@ from stageline_operator.plan.build import build_plan
 from stageline_operator.plan.cluster import Cluster
 from stageline_operator.plan.spec import read_spec
 from support.operator import pods as pod_states
+from support.operator.acts import acts
 from support.operator.server_objects import paths_of
-from support.operator.simulation import Simulation, acts, resource, settled
+from support.operator.simulation import Simulation, resource, settled
 
 SERVICE: dict[str, Any] = {
     "apiVersion": "v1",

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stageline_operator.api.constants import LABEL_EPOCH, LABEL_INCARNATION, LABEL_REPLICA
 from stageline_operator.api.state import HeadState, StageState
 from stageline_operator.decide.actions import (
     Action,
@@ -228,24 +226,6 @@ class Simulation:
             self.body["metadata"]["generation"] += 1
             self.is_dirty = True
 
-    def shape(self) -> list[Any]:
-        """All objects, without what may differ between two ways to the same end: numbers, uids, order."""
-        numbers = {number: index for index, number in enumerate(sorted({pod.replica for pod in self.pods.values()}))}
-        found = []
-        for body in (*(self.bodies[name] for name in self.pods), *(child.body for child in self.children.values())):
-            text = json.dumps({key: value for key, value in body.items() if key != "revision"}, sort_keys=True)
-            number = body["metadata"]["labels"].get(LABEL_REPLICA)
-            if number is not None:
-                name = self.body["metadata"]["name"]
-                text = re.sub(rf'"{name}-{number}(-|")', rf'"{name}-{numbers[int(number)]}\1', text)
-                text = re.sub(rf"\br{number}-", f"r{numbers[int(number)]}-", text)
-                text = text.replace(f'"{LABEL_REPLICA}": "{number}"', f'"{LABEL_REPLICA}": "{numbers[int(number)]}"')
-            text = re.sub(
-                rf'"{LABEL_EPOCH}": "\d+"|"{LABEL_INCARNATION}": "\d+"|"creationTimestamp": "[^"]*"', '""', text
-            )
-            found.append(re.sub(r'(-head|-s\d+)-\d+"', r'\1"', text))
-        return sorted(found)
-
     # -- everybody else ----------------------------------------------------------------------------------------------
 
     def advance(self) -> bool:
@@ -354,17 +334,3 @@ def settled(**spec: Any) -> Simulation:
     simulation = Simulation(resource(**spec))
     simulation.settle()
     return simulation
-
-
-def acts(decision: Decision) -> list[str]:
-    """What a decision does to objects: a verb and a name each; status and Events apart."""
-    verbs = {Create: "create", Apply: "apply", Delete: "delete", ForceDelete: "force-delete"}
-    found = []
-    for action in decision.actions:
-        if isinstance(action, Create | Apply):
-            found.append(f"{verbs[type(action)]} {action.body['kind']} {action.body['metadata']['name']}")
-        elif isinstance(action, Delete | ForceDelete):
-            found.append(f"{verbs[type(action)]} {action.ref.kind} {action.ref.name}")
-        elif isinstance(action, CreateGroupSecret):
-            found.append("create the group Secret")
-    return found
