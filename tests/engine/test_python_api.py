@@ -119,7 +119,11 @@ def test_an_interrupt_ends_the_requests_and_leaves_the_engine(
     assert llm.generate("still here", SamplingParams(max_tokens=1))
 
 
-def test_an_interrupted_start_leaves_no_process(interrupt_when: Callable[[Callable[[], bool]], None]) -> None:
+@pytest.mark.parametrize("attempt", range(8))
+def test_an_interrupted_start_leaves_no_process(
+    interrupt_when: Callable[[Callable[[], bool]], None], attempt: int
+) -> None:
+    """Several attempts, for the interrupt comes at another moment of the process's start each time."""
     before = set(psutil.Process().children(recursive=True))
 
     def started() -> set[psutil.Process]:

@@ -155,12 +155,12 @@ DECISIONS = {
     "spec.rollout.maxUnavailable": "test_decide_rollout.py",
     "spec.rollout.paused": "test_decide_rollout.py",
     "spec.rollout.revisionHistory": "test_decide_rollout.py",
-    "spec.restart.budget": "test_decide_healing.py",
-    "spec.restart.backoffSeconds": "test_decide_healing.py",
-    "spec.restart.maxBackoffSeconds": "test_decide_healing.py",
-    "spec.restart.resetSeconds": "test_decide_healing.py",
-    "spec.restart.replicaDeadlineSeconds": "test_decide_healing.py",
-    "spec.restart.recoveryDeadlineSeconds": "test_decide_healing.py",
+    "spec.restart.budget": "test_decide_budgets.py",
+    "spec.restart.backoffSeconds": "test_decide_budgets.py",
+    "spec.restart.maxBackoffSeconds": "test_decide_budgets.py",
+    "spec.restart.resetSeconds": "test_decide_budgets.py",
+    "spec.restart.replicaDeadlineSeconds": "test_decide_deadlines.py",
+    "spec.restart.recoveryDeadlineSeconds": "test_decide_deadlines.py",
 }
 """Fields that change no object but what is decided about them (or refused), and the tests that show how."""
 

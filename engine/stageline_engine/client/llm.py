@@ -108,9 +108,12 @@ class LLM:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stageline-llm", daemon=True)
         self._thread.start()
+        starting = asyncio.run_coroutine_threadsafe(AsyncEngine.start(launch.setup, self._say), self._loop)
         try:
-            self._engine = self._run(AsyncEngine.start(launch.setup, self._say))
+            self._engine = starting.result()
         except BaseException:
+            # An interrupt reaches this thread only. The start ends its processes when it is cancelled.
+            starting.cancel()
             self._stop_loop()
             raise
 
@@ -229,8 +232,7 @@ class LLM:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop_loop(self) -> None:
-        # A start that was interrupted ends its processes when it is cancelled.
-        self._run(_cancel_others())
+        self._run(_others_ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -240,11 +242,14 @@ class LLM:
             tqdm.write(line)
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+async def _others_ended() -> None:
+    """Return when what was cancelled has ended.
+
+    What that waits for must not be cancelled too: asyncio connects the pipes of a new process in a task of its own,
+    without which nobody hears of the process's end (``asyncio.base_subprocess``, Python 3.11).
+    """
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class _Room:
