@@ -35,6 +35,7 @@ from stageline_engine.core.messages import (
     EngineReady,
     EngineStats,
     Outputs,
+    PipelineState,
     Rejected,
     SequenceOutput,
     Shutdown,
@@ -74,6 +75,7 @@ class AsyncEngine:
         self._ready: EngineReady | None = None
         self._stats: EngineStats | None = None
         self._stats_at = 0.0
+        self._pipeline: PipelineState | None = None
         self._failure: EngineFailed | None = None
         self._closing = False
         self._draining = False
@@ -124,6 +126,11 @@ class AsyncEngine:
         """The newest state of the core."""
         assert self._stats is not None
         return self._stats
+
+    @property
+    def pipeline(self) -> PipelineState | None:
+        """Who runs the stages, as the core last told; None before it told anything."""
+        return self._pipeline
 
     @property
     def is_alive(self) -> bool:
@@ -264,6 +271,8 @@ class AsyncEngine:
                 self._reject(event)
             elif isinstance(event, EngineReady):
                 self._ready = event
+            elif isinstance(event, PipelineState):
+                self._pipeline = event
             elif isinstance(event, EngineProgress):
                 progress(event.message)
             else:

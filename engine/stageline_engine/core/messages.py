@@ -243,8 +243,41 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     draining: bool = False
 
 
+class StageMember(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Who runs one stage, as the head sees it; the same words as in ``GET /state``."""
+
+    stage: int
+    pod: str
+    """Pod that joined for it; "" while none has, and where stages are no pods."""
+    state: str
+    """One of the STAGE_ constants of this module."""
+    layers: tuple[int, int]
+    """Layer range [start, end)."""
+    tensor_parallel: int
+    """Its ranks."""
+
+
+STAGE_ABSENT = "absent"
+"""Nobody runs the stage yet."""
+STAGE_LOADING = "loading"
+"""Its ranks start, load or warm up."""
+STAGE_MEMBER = "member"
+"""It is a member of the epoch."""
+STAGE_LOST = "lost"
+"""It was there, and died, hung or cannot be reached."""
+
+
+class PipelineState(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=True):
+    """Who is there; sent at the start, before EngineReady, and at every change."""
+
+    epoch: int
+    """0 before the first."""
+    stages: list[StageMember]
+    """All stages, in order."""
+
+
 class EngineReady(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=True):
-    """The first event of a core: all stages are loaded and warm."""
+    """All stages are loaded and warm."""
 
     epoch: int
     max_model_len: int
@@ -274,4 +307,4 @@ class EngineFailed(msgspec.Struct, frozen=True, array_like=True, kw_only=True, t
 
 
 CoreCommand = AddRequest | AbortSequences | Drain | Shutdown
-CoreEvent = Outputs | Rejected | EngineStats | EngineReady | EngineProgress | EngineFailed
+CoreEvent = Outputs | Rejected | EngineStats | EngineReady | EngineProgress | EngineFailed | PipelineState
