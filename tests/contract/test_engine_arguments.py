@@ -16,7 +16,7 @@ from stageline_operator.plan.engine_flags import API_KEYS_FILE, engine_arguments
 from stageline_operator.plan.spec import read_spec
 from support import specs
 
-OF_THE_HEAD = {"executor", "host", "port"}
+OF_THE_HEAD = {"executor", "host", "port", "status_host", "status_port"}
 """Options of `stageline serve` that follow from being a head, not from the resource."""
 
 

@@ -67,6 +67,8 @@ def refusal(
         ("--hang-timeout", "nan"),
         ("--start-timeout", "inf"),
         ("--drain-timeout", "nan"),
+        ("--status-port", "65536"),
+        ("--status-host", "127.0.0.1"),
     ],
     ids=" ".join,
 )

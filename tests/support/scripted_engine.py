@@ -23,6 +23,7 @@ READY = EngineReady(
     layer_split=(1, 1),
     tp=(1, 1),
     dtype="float32",
+    kv_memory=2**20,
     rank_pids=[[], []],
 )
 STATS = EngineStats(

@@ -65,6 +65,17 @@ class ServerOptions:
 
     host: Annotated[str, Parameter(group=flags.SERVER, help="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Parameter(group=flags.SERVER, help="Port to listen on; 0: the system chooses one.")] = 8000
+    status_port: Annotated[
+        int | None,
+        Parameter(
+            group=flags.SERVER,
+            help="Port for GET /state, /ready and /live, which answer from the first moment on; 0: the system chooses "
+            "one; default: none.",
+        ),
+    ] = None
+    status_host: Annotated[
+        str | None, Parameter(group=flags.SERVER, help="Address for --status-port; default: as --host.")
+    ] = None
     api_key_file: Annotated[
         Path | None,
         Parameter(group=flags.SERVER, help="File with API keys, one on each line; default: no key is asked for."),
@@ -129,6 +140,10 @@ def server_settings(options: ServerOptions, served_model_name: str = "") -> Serv
     """
     if not 0 <= options.port <= 65535:
         raise ConfigurationError("--port", options.port, "give a number from 0 to 65535")
+    if options.status_port is not None and not 0 <= options.status_port <= 65535:
+        raise ConfigurationError("--status-port", options.status_port, "give a number from 0 to 65535")
+    if options.status_host is not None and options.status_port is None:
+        raise ConfigurationError("--status-host", options.status_host, "it has no effect without --status-port")
     if not 0 <= options.drain_timeout < math.inf:
         raise ConfigurationError("--drain-timeout", options.drain_timeout, "give a number of seconds, 0 or more")
     if options.metrics_compat not in (None, "vllm"):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -21,9 +22,11 @@ from stageline_engine.client.launch import Launch, prepare
 from stageline_engine.core.errors import EngineFailedError
 from stageline_engine.core.logs import set_up_logging
 from stageline_engine.server.app import create_app
+from stageline_engine.server.head import BEAT_SECONDS, Head
 from stageline_engine.server.open_files import allow_open_files
 from stageline_engine.server.run import listen, serve
 from stageline_engine.server.settings import ServerSettings
+from stageline_engine.server.status import status_port
 from stageline_engine.text.tokenizer import Tokenizer
 
 ENGINE_DEFAULTS = EngineOptions()
@@ -47,12 +50,29 @@ def serve_command(
     settings = server_settings(server)
     progress = Progress()
     allow_open_files(progress)
-    with contextlib.closing(listen(server.host, server.port)) as listener:
+    head = Head(config, {"drain_timeout": server.drain_timeout, "metrics_compat": server.metrics_compat})
+    with contextlib.closing(listen(server.host, server.port)) as listener, _status(head, server, progress):
         launch = prepare(config, progress)
+        head.planned(launch.setup, launch.served_model_name)
         settings = msgspec.structs.replace(settings, served_model_name=launch.served_model_name)
         # Before the long steps, so that a damaged one is told at once.
         tokenizer = Tokenizer(launch.folder.path)
-        return uvloop.run(_serve(launch, tokenizer, settings, listener, server, progress))
+        return uvloop.run(_serve(launch, tokenizer, settings, listener, server, head, progress))
+
+
+@contextlib.contextmanager
+def _status(head: Head, options: ServerOptions, progress: Progress) -> Iterator[None]:
+    """The status port, if there is to be one, while the body runs."""
+    if options.status_port is None:
+        yield
+        return
+    host = options.status_host or options.host
+    with (
+        contextlib.closing(listen(host, options.status_port, flags=("--status-host", "--status-port"))) as listener,
+        status_port(head, listener),
+    ):
+        progress(f"status on {_url(host, listener)}/state")
+        yield
 
 
 async def _serve(
@@ -61,15 +81,18 @@ async def _serve(
     settings: ServerSettings,
     listener: socket.socket,
     options: ServerOptions,
+    head: Head,
     progress: Progress,
 ) -> int:
-    engine = await _start(launch, progress)
+    beating = asyncio.create_task(_beat(head), name="beat")
+    engine = await _start(launch, head, progress)
     if engine is None:
         end_within(LEAVE_SECONDS, INTERRUPTED)
         return INTERRUPTED
     try:
         app = create_app(engine, tokenizer, settings)
-        _announce(launch, options, listener.getsockname()[1], progress)
+        head.serves(app.state.context)
+        _announce(launch, options, _url(options.host, listener), progress)
         code = await serve(app, listener, drain_timeout=options.drain_timeout)
         if engine.failure is not None:
             raise EngineFailedError(engine.failure.message)
@@ -77,14 +100,26 @@ async def _serve(
         return code
     finally:
         await engine.close()
+        beating.cancel()
 
 
-async def _start(launch: Launch, progress: Progress) -> AsyncEngine | None:
+async def _beat(head: Head) -> None:
+    while True:
+        head.beat()
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _start(launch: Launch, head: Head, progress: Progress) -> AsyncEngine | None:
     """The started engine; None when a signal came first (what had started is ended by then)."""
     loop = asyncio.get_running_loop()
-    starting = asyncio.create_task(AsyncEngine.start(launch.setup, progress))
+    starting = asyncio.create_task(AsyncEngine.start(launch.setup, progress, head.saw))
+
+    def give_up() -> None:
+        head.ends()
+        starting.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, starting.cancel)
+        loop.add_signal_handler(number, give_up)
     try:
         return await starting
     except asyncio.CancelledError:
@@ -94,13 +129,17 @@ async def _start(launch: Launch, progress: Progress) -> AsyncEngine | None:
             loop.remove_signal_handler(number)
 
 
-def _announce(launch: Launch, options: ServerOptions, port: int, progress: Progress) -> None:
-    host = f"[{options.host}]" if ":" in options.host else options.host
+def _url(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def _announce(launch: Launch, options: ServerOptions, url: str, progress: Progress) -> None:
     name = launch.served_model_name
     key = "" if options.api_key_file is None else '-H "Authorization: Bearer $API_KEY" '
-    progress(f"ready: {name} on http://{host}:{port}. Paste this for an answer:")
+    progress(f"ready: {name} on {url}. Paste this for an answer:")
     print(
-        f"curl -sN http://{host}:{port}/v1/chat/completions -H 'Content-Type: application/json' {key}"
+        f"curl -sN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}"
         f'-d \'{{"model": "{name}", "stream": true, "temperature": 0, '
         '"messages": [{"role": "user", "content": "What is the capital of France?"}]}\'',
         flush=True,

@@ -58,7 +58,7 @@ class AsyncEngine:
     Use :meth:`start`; then :meth:`generate` any number of times concurrently; then :meth:`close`.
     """
 
-    def __init__(self, setup: CoreSetup) -> None:
+    def __init__(self, setup: CoreSetup, told: Callable[[PipelineState], None]) -> None:
         self._folder = make_socket_folder()
         self.setup = msgspec.structs.replace(setup, endpoint=f"ipc://{self._folder / SOCKET_NAME}")
         self._process: asyncio.subprocess.Process | None = None
@@ -76,6 +76,7 @@ class AsyncEngine:
         self._stats: EngineStats | None = None
         self._stats_at = 0.0
         self._pipeline: PipelineState | None = None
+        self._told = told
         self._failure: EngineFailed | None = None
         self._closing = False
         self._draining = False
@@ -86,10 +87,16 @@ class AsyncEngine:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, setup: CoreSetup, progress: Callable[[str], None]) -> AsyncEngine:
+    async def start(
+        cls,
+        setup: CoreSetup,
+        progress: Callable[[str], None],
+        told: Callable[[PipelineState], None] = lambda pipeline: None,
+    ) -> AsyncEngine:
         """Start the core and wait until every stage is loaded and warm.
 
-        ``setup.endpoint`` is chosen here. ``progress`` gets a line per long step.
+        ``setup.endpoint`` is chosen here. ``progress`` gets a line per long step, ``told`` who runs the stages, at
+        every change from the start on.
 
         Raises:
             ConfigurationError: ``setup`` is something else.
@@ -97,7 +104,7 @@ class AsyncEngine:
         """
         if not isinstance(setup, CoreSetup):
             raise ConfigurationError("setup", setup, "give the setup of what prepare(config, progress) returns")
-        engine = cls(setup)
+        engine = cls(setup, told)
         # Anew from each line: a model may have to be fetched first, for hours.
         patience = Patience(setup.config.start_timeout)
         try:
@@ -273,6 +280,7 @@ class AsyncEngine:
                 self._ready = event
             elif isinstance(event, PipelineState):
                 self._pipeline = event
+                self._told(event)
             elif isinstance(event, EngineProgress):
                 progress(event.message)
             else:

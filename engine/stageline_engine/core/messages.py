@@ -288,6 +288,8 @@ class EngineReady(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     layer_split: tuple[int, ...]
     tp: tuple[int, ...]
     dtype: str
+    kv_memory: int
+    """Bytes of KV cache that each rank has, the one with the most."""
     rank_pids: list[list[int]]
     """Process ids by stage and rank; empty for the inline executor."""
 

@@ -22,12 +22,16 @@ from stageline_engine.core.deployment import RankLoaded
 from stageline_engine.core.errors import EngineFailedError, InvalidInputError, StagelineError
 from stageline_engine.core.logs import set_up_logging
 from stageline_engine.core.messages import (
+    STAGE_LOADING,
+    STAGE_MEMBER,
     CoreCommand,
     CoreEvent,
     EngineFailed,
     EngineProgress,
     EngineReady,
+    PipelineState,
     Shutdown,
+    StageMember,
 )
 from stageline_engine.engine.loop import EngineLoop
 from stageline_engine.engine.setup import CoreSetup, rank_settings
@@ -91,6 +95,7 @@ class CoreProcess:
         def progress(message: str) -> None:
             self.emit(EngineProgress(message=message))
 
+        self._tell_stages(0, STAGE_LOADING)
         started = self._executor.start(rank_settings(setup), choose_blocks, progress, EPOCH)
         num_stages = len(setup.specs)
         slots = predicted_slots(setup.profile, setup.specs, config)
@@ -125,6 +130,7 @@ class CoreProcess:
 
     def _announce(self, started: Started, slots: int) -> None:
         setup = self._setup
+        self._tell_stages(EPOCH, STAGE_MEMBER)
         self.emit(
             EngineReady(
                 epoch=EPOCH,
@@ -135,9 +141,17 @@ class CoreProcess:
                 layer_split=tuple(spec.end - spec.start for spec in setup.specs),
                 tp=tuple(spec.tp for spec in setup.specs),
                 dtype=setup.config.model.dtype,
+                kv_memory=started.num_blocks * max(rank.kv_block_bytes for rank in started.loaded),
                 rank_pids=started.rank_pids,
             )
         )
+
+    def _tell_stages(self, epoch: int, state: str) -> None:
+        members = [
+            StageMember(stage=spec.stage, pod="", state=state, layers=(spec.start, spec.end), tensor_parallel=spec.tp)
+            for spec in self._setup.specs
+        ]
+        self.emit(PipelineState(epoch=epoch, stages=members))
 
     def _serve(self, loop: EngineLoop, stats: StatsBook, scheduler: Scheduler) -> None:
         self._poller.register(self._socket, zmq.POLLIN)

@@ -21,13 +21,14 @@ BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, flags: tuple[str, str] = ("--host", "--port")) -> socket.socket:
     """A socket that listens, so that from here on the port is taken; connections wait until a server accepts them.
 
     To be called before the long steps of a start: a port in use is then told at once.
 
     Args:
         host: name or address; ``port`` 0 lets the system choose one.
+        flags: what gave host and port, for the error.
 
     Raises:
         ConfigurationError: the address cannot be used.
@@ -44,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        field, value = ("--host", host) if isinstance(error, socket.gaierror) else ("--port", f"{host}:{port}")
+        field, value = (flags[0], host) if isinstance(error, socket.gaierror) else (flags[1], f"{host}:{port}")
         raise ConfigurationError(field, value, f"{error.strerror}: choose another") from error
     return listener
 
