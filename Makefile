@@ -53,7 +53,7 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
-	$(BIN)/mypy tests/bench/*.py docs/make_modules.py
+	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
 	$(BIN)/pytest -o python_files='check_*.py' tests/gpu
@@ -61,9 +61,10 @@ gpu-check: install ## parity and lost peers on this machine's GPUs: one shows ha
 bench: install ## two stages of one thread against one stage of two, on the demo model
 	$(BIN)/stageline bench $(MODEL) --compare "--stages 2 --threads 1" "--stages 1 --threads 2"
 
-generate: install ## write what is made from types and docstrings: definition, chart's copy of it, reference, modules
+generate: install ## write what is made from types and docstrings: definition, chart's copy of it, reference, metrics, modules
 	$(BIN)/stageline-operator crd | tee crds/inferencedeployments.stageline.dev.yaml > charts/stageline/files/inferencedeployments.yaml
 	$(BIN)/stageline-operator docs > docs/infdep.md
+	$(BIN)/python docs/make_metrics.py > docs/metrics.md
 	$(BIN)/python docs/make_modules.py > docs/modules.md
 
 requirements: install ## pin the newest versions that pyproject.toml allows

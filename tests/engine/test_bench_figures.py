@@ -70,9 +70,11 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_shares_of_a_stage_leave_out_what_lay_before_the_workload() -> None:
-    before = StageStats(steps=5, busy=1.0, wait_schedule=2.0, boundary_bytes=100)
-    after = StageStats(steps=9, busy=7.0, wait_schedule=5.0, wait_upstream=1.0, wait_feedback=0.5, boundary_bytes=500)
-    (found,) = stage_times([before], [after], idle_seconds=2.5, makespan=10.0)
+    before = StageStats(steps=5, busy=1.0, wait_schedule=2.0, idle=7.0, boundary_bytes=100)
+    after = StageStats(
+        steps=9, busy=7.0, wait_schedule=2.5, wait_upstream=1.0, wait_feedback=0.5, idle=9.0, boundary_bytes=500
+    )
+    (found,) = stage_times([before], [after], makespan=10.0)
     assert (found.steps, found.boundary_bytes) == (4, 400)
     assert found.busy == pytest.approx(0.6)
     assert found.wait_schedule == pytest.approx(0.05)

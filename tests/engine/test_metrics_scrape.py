@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -56,8 +58,10 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
     return found
 
 
-def test_the_documented_table_is_that_of_the_code() -> None:
-    assert DOCS.read_text().endswith("<!-- table -->\n" + names.markdown_table())
+def test_the_page_is_made_from_the_code() -> None:
+    maker = DOCS.parent / "make_metrics.py"
+    made = subprocess.run([sys.executable, maker], capture_output=True, text=True, check=True).stdout
+    assert DOCS.read_text() == made, "run make generate"
 
 
 async def test_a_scrape_has_what_is_documented_and_nothing_else(api: Api) -> None:
@@ -107,6 +111,23 @@ async def test_the_engines_state_is_read_at_the_scrape(api: Api, engine: Scripte
     assert value(families, "stageline_stage_busy_seconds_total", stage="1") == 2.5
     assert value(families, "stageline_stage_wait_seconds_total", stage="0", cause="downstream") == 0.4
     assert value(families, "stageline_boundary_bytes_total", stage="0") == 4096
+    assert value(families, "stageline_stage_layers", stage="1") == 1
+    assert value(families, "stageline_stage_ranks", stage="1") == 1
+    assert value(families, "stageline_stage_load_ratio", stage="1") == 1.25
+    assert value(families, "stageline_pipeline_efficiency_ratio") == 0.8
+    assert value(families, "stageline_step_rows_total") == 5000
+
+
+async def test_the_times_of_a_stage_add_up_to_the_engines(api: Api) -> None:
+    families = await scrape(api)
+    waits = ("schedule", "feedback", "upstream", "downstream")
+    for stage in ("0", "1"):
+        seconds = [value(families, "stageline_stage_wait_seconds_total", stage=stage, cause=cause) for cause in waits]
+        seconds += [
+            value(families, f"stageline_stage_{name}_seconds_total", stage=stage)
+            for name in ("busy", "communicating", "idle")
+        ]
+        assert sum(seconds) == pytest.approx(value(families, "stageline_engine_seconds_total"))
 
 
 async def test_requests_are_counted_as_they_pass(api: Api, engine: ScriptedEngine, tokenizer: Tokenizer) -> None:

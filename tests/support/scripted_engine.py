@@ -50,11 +50,18 @@ STATS = EngineStats(
             wait_feedback=0.2,
             wait_upstream=0.0,
             wait_downstream=0.4,
+            communicating=0.3,
+            idle=1.5,
             boundary_bytes=4096,
             resident_bytes=10**6,
+            load=0.75,
         ),
-        StageStats(steps=10, busy=2.5, wait_upstream=0.3, resident_bytes=2 * 10**6),
+        StageStats(steps=10, busy=2.5, wait_upstream=0.0, idle=1.5, resident_bytes=2 * 10**6, load=1.25),
     ],
+    seconds=4.0,
+    rows=5000,
+    efficiency=0.8,
+    slowest_stage=1,
 )
 
 Script = Sequence[SequenceOutput | Exception | asyncio.Event]

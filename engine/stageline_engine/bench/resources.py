@@ -18,7 +18,7 @@ from stageline_engine.core.messages import EngineStats, StageStats
 MEMORY_SECONDS = 0.2
 """Between two looks at resident memory."""
 POLL_SECONDS = 0.01
-"""Between two looks for newer stats; bounds the error of a stage's wait for its first plan."""
+"""Between two looks for newer stats."""
 SETTLE_SECONDS = 5.0
 """The core sends stats twice a second; reports that are missing after this time are not coming."""
 
@@ -33,7 +33,7 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     busy: float
     """Running the model."""
     wait_schedule: float
-    """No plan was there."""
+    """No plan was there although there was work."""
     wait_feedback: float
     """A token that the plan reads was not there."""
     wait_upstream: float
@@ -41,23 +41,16 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     wait_downstream: float
     """The next stage had not taken the previous activations."""
     other: float
-    """The rest: messages, and the time after the stage's last step."""
+    """The rest: messages, time without work, and the time after the stage's last step."""
     boundary_bytes: int
     """Sent to the next stage."""
 
 
-def stage_times(
-    before: Sequence[StageStats], after: Sequence[StageStats], idle_seconds: float, makespan: float
-) -> list[StageTime]:
-    """Shares of ``makespan`` between two settled states.
-
-    A stage reports with its first step all the time since the one before, so ``idle_seconds``, which lay before the
-    workload was sent, is taken off its wait for a plan.
-    """
+def stage_times(before: Sequence[StageStats], after: Sequence[StageStats], makespan: float) -> list[StageTime]:
+    """Shares of ``makespan`` between two settled states."""
     times = []
     for stage, (old, new) in enumerate(zip(before, after, strict=True)):
         seconds = {cause: getattr(new, cause) - getattr(old, cause) for cause in CAUSES}
-        seconds["wait_schedule"] = max(0.0, seconds["wait_schedule"] - idle_seconds)
         shares = {cause: spent / makespan for cause, spent in seconds.items()}
         times.append(
             StageTime(
@@ -71,24 +64,15 @@ def stage_times(
     return times
 
 
-class Settled(msgspec.Struct, frozen=True):
-    """A state in which nothing runs and every stage has reported every step."""
-
-    stats: EngineStats
-    last_token_at: float
-    """When the newest result reached the core, as a reading of ``time.perf_counter``."""
-
-
-async def settled(engine: EngineClient, after_step: int) -> Settled:
-    """The first such state with more than ``after_step`` steps planned; the newest state when none comes in time."""
+async def settled(engine: EngineClient, after_step: int) -> EngineStats:
+    """The first state with more than ``after_step`` steps planned in which nothing runs and every stage has reported
+    every step; the newest state when none comes in time."""
     deadline = time.perf_counter() + SETTLE_SECONDS
-    seen = engine.stats
-    seen_at = time.perf_counter()
-    while not _is_settled(seen, after_step) and engine.is_alive and time.perf_counter() < deadline:
+    while not _is_settled(engine.stats, after_step):
+        if not engine.is_alive or time.perf_counter() >= deadline:
+            break
         await asyncio.sleep(POLL_SECONDS)
-        if engine.stats is not seen:
-            seen, seen_at = engine.stats, time.perf_counter()
-    return Settled(seen, seen_at - seen.seconds_since_token)
+    return engine.stats
 
 
 def _is_settled(stats: EngineStats, after_step: int) -> bool:

@@ -127,13 +127,12 @@ async def _run(engine: AsyncEngine, workload: Workload, number: int, prompt_seed
     requests = workload.requests(prompt_seed, number)
     before = await settled(engine, after_step=-1)
     records = await send_all(EngineTarget(engine), requests)
-    after = await settled(engine, after_step=before.stats.steps)
-    sent = min(record.sent for record in records)
+    after = await settled(engine, after_step=before.steps)
     makespan = figures(records).makespan
     return _round(
         records,
-        after.stats.preemptions - before.stats.preemptions,
-        stage_times(before.stats.stages, after.stats.stages, sent - before.last_token_at, makespan),
+        after.preemptions - before.preemptions,
+        stage_times(before.stages, after.stages, makespan),
     )
 
 

@@ -113,15 +113,15 @@ class StepResult(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """How one stage spent the time since it ended its previous step, in seconds."""
+    """How one stage spent the time since it ended its previous step, in seconds; the times add up to all of it."""
 
     epoch: int
     step: int
     stage: int
     busy: float
-    """Running the model (and sampling)."""
+    """Running the model (and sampling), what tensor-parallel ranks tell each other included."""
     wait_schedule: float
-    """No plan was there."""
+    """No plan was there, or there was nothing to do."""
     wait_feedback: float
     """The plan was there, a token that it reads was not (stage 0 only)."""
     wait_upstream: float
@@ -130,6 +130,8 @@ class StepReport(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The next stage had not taken the previous activations."""
     boundary_bytes: int
     """Sent to the next stage, to all of its ranks together."""
+    communicating: float = 0.0
+    """All the rest: taking and unpacking messages, keeping books of them, handing on activations and results."""
 
 
 # --- API server ⇄ engine core ---------------------------------------------------------------------------------------
@@ -201,16 +203,25 @@ class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class StageStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums since the engine started, of one stage, in seconds and bytes."""
+    """Sums since the engine was ready, of one stage, in seconds (as in StepReport) and bytes.
+
+    The times add up to EngineStats.seconds, but for the steps that are in flight.
+    """
 
     steps: int = 0
     busy: float = 0.0
     wait_schedule: float = 0.0
+    """No plan was there although there was work."""
     wait_feedback: float = 0.0
     wait_upstream: float = 0.0
     wait_downstream: float = 0.0
+    communicating: float = 0.0
+    idle: float = 0.0
+    """There was no work: no sequence lived, and no step was in flight."""
     boundary_bytes: int = 0
     resident_bytes: int = 0
+    load: float = 1.0
+    """Not a sum: lately busy seconds ÷ the mean of all stages; above 1 it holds the others up."""
 
 
 class EngineStats(msgspec.Struct, frozen=True, array_like=True, kw_only=True, tag=True):
@@ -240,6 +251,14 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     oldest_step_limit: float
     """max(5, 4 × its predicted seconds): older than this means not ready."""
     stages: list[StageStats]
+    seconds: float
+    """Since the engine was ready."""
+    rows: int
+    """Of all micro-batches since then."""
+    efficiency: float
+    """Lately busy share of the time with work, over all stages, 0 to 1."""
+    slowest_stage: int
+    """The stage with the largest load."""
     draining: bool = False
 
 

@@ -86,6 +86,7 @@ class EngineLoop:
             StageFailedError: a stage died, raised, or made no progress for the hang limit.
         """
         worked = False
+        self._stats.saw_work(not self._scheduler.is_idle, now)
         for event in self._executor.poll():
             worked = True
             if isinstance(event, StepResult):
@@ -101,6 +102,8 @@ class EngineLoop:
             for admission in step.admissions:
                 self._executor.admit(admission)
             self._executor.submit(step.plan)
+            self._stats.saw_plan(step.plan)
+        self._stats.saw_work(not self._scheduler.is_idle, now)
         return worked
 
     def check(self, now: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from stageline_engine.core.messages import EngineStats, StageStats, StepReport
+from stageline_engine.core.messages import EngineStats, StepPlan, StepReport
+from stageline_engine.engine.stage_times import Lately, StageTimes
 from stageline_engine.scheduler.scheduler import Scheduler
 
 READY_SECONDS = 5.0
@@ -13,10 +14,13 @@ predicted time."""
 
 
 class StatsBook:
-    """Sums since the engine started."""
+    """Sums since the engine was ready, at ``now``."""
 
     def __init__(self, num_stages: int, now: float) -> None:
-        self._stages = [StageStats() for _ in range(num_stages)]
+        self._times = StageTimes(num_stages, now)
+        self._lately = Lately()
+        self._began_at = now
+        self._rows = 0
         self.last_steps = [0] * num_stages
         """The newest step that each stage has reported."""
         self.last_token_at = now
@@ -26,20 +30,18 @@ class StatsBook:
         """A step went through all stages."""
         self.last_token_at = now
 
+    def saw_work(self, has_work: bool, now: float) -> None:
+        """Whether any sequence lives or any step is in flight."""
+        self._times.saw_work(has_work, now)
+
+    def saw_plan(self, plan: StepPlan) -> None:
+        """A micro-batch was sent."""
+        self._rows += plan.num_rows
+
     def saw_report(self, report: StepReport) -> None:
         """Add one stage's account of one step."""
-        old = self._stages[report.stage]
         self.last_steps[report.stage] = report.step
-        self._stages[report.stage] = msgspec.structs.replace(
-            old,
-            steps=old.steps + 1,
-            busy=old.busy + report.busy,
-            wait_schedule=old.wait_schedule + report.wait_schedule,
-            wait_feedback=old.wait_feedback + report.wait_feedback,
-            wait_upstream=old.wait_upstream + report.wait_upstream,
-            wait_downstream=old.wait_downstream + report.wait_downstream,
-            boundary_bytes=old.boundary_bytes + report.boundary_bytes,
-        )
+        self._times.saw_report(report)
 
     def slowest_stage(self) -> int:
         """The first stage that is behind the others: the one to suspect of a hang."""
@@ -48,12 +50,12 @@ class StatsBook:
     def snapshot(self, scheduler: Scheduler, resident_bytes: list[int], draining: bool, now: float) -> EngineStats:
         """The state to send; ``now`` is the same clock as everywhere in the loop."""
         queue = scheduler.stats()
-        stages = self._stages
-        if resident_bytes:
-            stages = [
-                msgspec.structs.replace(stage, resident_bytes=resident)
-                for stage, resident in zip(stages, resident_bytes, strict=True)
-            ]
+        sums = self._times.sums(now)
+        balance = self._lately.balance(sums)
+        stages = [
+            msgspec.structs.replace(stage, resident_bytes=resident, load=load)
+            for stage, resident, load in zip(sums, resident_bytes or [0] * len(sums), balance.loads, strict=True)
+        ]
         return EngineStats(
             epoch=queue.epoch,
             num_running=queue.num_running,
@@ -70,6 +72,10 @@ class StatsBook:
             seconds_since_token=now - self.last_token_at,
             oldest_step_seconds=0.0 if queue.oldest_planned_at is None else now - queue.oldest_planned_at,
             oldest_step_limit=max(READY_SECONDS, 4 * queue.oldest_predicted_seconds),
-            stages=list(stages),
+            stages=stages,
+            seconds=now - self._began_at,
+            rows=self._rows,
+            efficiency=balance.efficiency,
+            slowest_stage=balance.loads.index(max(balance.loads)),
             draining=draining,
         )

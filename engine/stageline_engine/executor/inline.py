@@ -30,6 +30,8 @@ class InlineExecutor:
         self._stages: list[RankThreads[StageRunner]] = []
         self._events: list[ExecutorEvent] = []
         self._failed = False
+        self._ended_at: dict[int, float] = {}
+        """When each stage ended its newest step, as the executor's monotonic clock reads."""
 
     def start(
         self,
@@ -66,6 +68,7 @@ class InlineExecutor:
             ranks.call(lambda runner: runner.allocate(num_blocks))
             progress(f"warming up stage {ranks.stage}")
             ranks.call(lambda runner: runner.warm_up())
+            self._ended_at[ranks.stage] = time.monotonic()
         return Started(loaded=loaded, num_blocks=num_blocks, rank_pids=[])
 
     def admit(self, admission: AdmitSequence) -> None:
@@ -87,6 +90,7 @@ class InlineExecutor:
         hidden: list[torch.Tensor | None] = [None]
         results: list[StepResult | None] = []
         receivers = [ranks.size for ranks in self._stages[1:]] + [0]
+        planned = time.monotonic()
         for ranks, num_receivers in zip(self._stages, receivers, strict=True):
             began = time.monotonic()
             received = hidden
@@ -96,7 +100,13 @@ class InlineExecutor:
             )
             hidden = [hidden_TH for hidden_TH, _ in outputs]
             results = [result for _, result in outputs]
-            self._events.append(_report(plan, ranks.stage, time.monotonic() - began, hidden[0], num_receivers))
+            ended = time.monotonic()
+            waits = planned - self._ended_at[ranks.stage], began - planned
+            self._ended_at[ranks.stage] = ended
+            num_bytes = 0 if hidden[0] is None else hidden[0].nbytes * num_receivers
+            self._events.append(
+                StepReport(plan.epoch, plan.step, ranks.stage, ended - began, waits[0], 0.0, waits[1], 0.0, num_bytes)
+            )
         result = results[0]
         assert result is not None, "the last stage's rank 0 samples"
         self._stages[0].call(lambda runner: runner.take_feedback(result))
@@ -120,8 +130,3 @@ class InlineExecutor:
         for ranks in self._stages:
             ranks.close()
         self._stages = []
-
-
-def _report(plan: StepPlan, stage: int, busy: float, hidden_TH: torch.Tensor | None, num_receivers: int) -> StepReport:
-    num_bytes = 0 if hidden_TH is None else hidden_TH.nbytes * num_receivers
-    return StepReport(plan.epoch, plan.step, stage, busy, 0.0, 0.0, 0.0, 0.0, num_bytes)

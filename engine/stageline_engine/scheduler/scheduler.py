@@ -73,6 +73,11 @@ class Scheduler:
         """Whether any sequence waits or runs."""
         return bool(self._state.live)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stage has anything to do: nothing waits or runs, and no step is in flight."""
+        return not self._state.live and not self._in_flight
+
     def add(self, request: AddRequest, eos_token_ids: tuple[int, ...]) -> None:
         """Queue ``sampling.n`` sequences; ``sampling.seed`` is set.
 

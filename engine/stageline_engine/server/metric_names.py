@@ -1,4 +1,4 @@
-"""Names, kinds and meanings of all metrics, in one place. docs/metrics.md is made from this."""
+"""Names, kinds and meanings of all metrics, in one place. docs/metrics.md is made from this by `make generate`."""
 
 from __future__ import annotations
 
@@ -107,13 +107,40 @@ INFERENCE = MetricName(
     "Seconds from a choice's admission to its last token: prefill and decode.",
     vllm="request_inference_time_seconds",
 )
+ENGINE_SECONDS = MetricName(
+    "engine_seconds_total", "counter", "Seconds since all stages were ready: what the times of a stage add up to."
+)
+STEP_ROWS = MetricName("step_rows_total", "counter", "Rows of all micro-batches.")
 STAGE_BUSY = MetricName("stage_busy_seconds_total", "counter", "Seconds in which a stage ran the model.", ("stage",))
 STAGE_WAIT = MetricName(
     "stage_wait_seconds_total",
     "counter",
-    "Seconds in which a stage waited: for a plan (schedule), a token (feedback), activations (upstream), or for the "
-    "next stage to take its own (downstream).",
+    "Seconds in which a stage waited although there was work: for a plan (schedule), a token (feedback), activations "
+    "(upstream), or for the next stage to take its own (downstream).",
     ("stage", "cause"),
+)
+STAGE_COMMUNICATING = MetricName(
+    "stage_communicating_seconds_total",
+    "counter",
+    "Seconds in which a stage took, unpacked, booked and handed on messages and activations.",
+    ("stage",),
+)
+STAGE_IDLE = MetricName(
+    "stage_idle_seconds_total", "counter", "Seconds in which there was nothing to do, for any stage.", ("stage",)
+)
+STAGE_LOAD = MetricName(
+    "stage_load_ratio",
+    "gauge",
+    "Lately busy seconds of a stage / the mean of all stages; the largest is the slowest stage's, which holds the "
+    "others up by as much as it is above 1.",
+    ("stage",),
+)
+STAGE_LAYERS = MetricName("stage_layers", "gauge", "Layers that a stage runs.", ("stage",))
+STAGE_RANKS = MetricName("stage_ranks", "gauge", "Tensor-parallel ranks of a stage.", ("stage",))
+EFFICIENCY = MetricName(
+    "pipeline_efficiency_ratio",
+    "gauge",
+    "Lately busy share of the time with work, over all stages, 0 to 1; what is missing to 1 is the bubble.",
 )
 STAGE_STEPS = MetricName("stage_steps_total", "counter", "Micro-batches that a stage ran.", ("stage",))
 STAGE_RESIDENT = MetricName(
@@ -139,8 +166,16 @@ ENGINE_METRICS = (
     PREFIX_QUERIES,
     PREFIX_HITS,
     PREEMPTIONS,
+    ENGINE_SECONDS,
+    STEP_ROWS,
     STAGE_BUSY,
     STAGE_WAIT,
+    STAGE_COMMUNICATING,
+    STAGE_IDLE,
+    STAGE_LOAD,
+    STAGE_LAYERS,
+    STAGE_RANKS,
+    EFFICIENCY,
     STAGE_STEPS,
     STAGE_RESIDENT,
     BOUNDARY_BYTES,
@@ -182,7 +217,3 @@ def markdown_table() -> str:
         vllm = f"`{VLLM_PREFIX}{metric.vllm}`" if metric.vllm else ""
         lines.append(f"| `{metric.full_name}` | {metric.kind} | {labels} | {vllm} | {metric.help} |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(markdown_table(), end="")

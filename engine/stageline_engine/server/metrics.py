@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from stageline_engine.client.base import EngineClient
-from stageline_engine.core.messages import EngineStats
+from stageline_engine.core.messages import EngineReady, EngineStats
 from stageline_engine.server import metric_names as names
 
 
@@ -103,16 +103,17 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family for each of ``names.ENGINE_METRICS``."""
-        stats = self._engine.stats
+        stats, ready = self._engine.stats, self._engine.ready
         for metric, read in _READERS.items():
             family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             found = family(metric.full_name, metric.help, labels=(names.MODEL_NAME, *metric.labels))
-            for labels, value in read(stats):
+            for labels, value in read(stats, ready):
                 found.add_metric((self._model_name, *labels), value)
             yield found
 
 
 Labelled = list[tuple[tuple[str, ...], float]]
+Reader = Callable[[EngineStats, EngineReady], Labelled]
 
 
 def _one(value: float) -> Labelled:
@@ -123,11 +124,19 @@ def _used_share(stats: EngineStats) -> float:
     return 1.0 - stats.num_free_blocks / stats.num_blocks if stats.num_blocks else 0.0
 
 
-def _by_stage(attribute: str) -> Callable[[EngineStats], Labelled]:
-    return lambda stats: [((str(i),), float(getattr(stage, attribute))) for i, stage in enumerate(stats.stages)]
+def _of_engine(attribute: str) -> Reader:
+    return lambda stats, ready: _one(getattr(stats, attribute))
 
 
-def _waits(stats: EngineStats) -> Labelled:
+def _by_stage(attribute: str) -> Reader:
+    return lambda stats, ready: _each(getattr(stage, attribute) for stage in stats.stages)
+
+
+def _each(values: Iterable[float]) -> Labelled:
+    return [((str(stage),), float(value)) for stage, value in enumerate(values)]
+
+
+def _waits(stats: EngineStats, ready: EngineReady) -> Labelled:
     return [
         ((str(index), cause), getattr(stage, f"wait_{cause}"))
         for index, stage in enumerate(stats.stages)
@@ -135,22 +144,30 @@ def _waits(stats: EngineStats) -> Labelled:
     ]
 
 
-_READERS: dict[names.MetricName, Callable[[EngineStats], Labelled]] = {
-    names.RUNNING: lambda stats: _one(stats.num_running),
-    names.WAITING: lambda stats: _one(stats.num_waiting),
-    names.KV_USAGE: lambda stats: _one(_used_share(stats)),
-    names.PREFIX_QUERIES: lambda stats: _one(stats.prefix_queries),
-    names.PREFIX_HITS: lambda stats: _one(stats.prefix_hits),
-    names.PREEMPTIONS: lambda stats: _one(stats.preemptions),
+_READERS: dict[names.MetricName, Reader] = {
+    names.RUNNING: _of_engine("num_running"),
+    names.WAITING: _of_engine("num_waiting"),
+    names.KV_USAGE: lambda stats, ready: _one(_used_share(stats)),
+    names.PREFIX_QUERIES: _of_engine("prefix_queries"),
+    names.PREFIX_HITS: _of_engine("prefix_hits"),
+    names.PREEMPTIONS: _of_engine("preemptions"),
+    names.ENGINE_SECONDS: _of_engine("seconds"),
+    names.STEP_ROWS: _of_engine("rows"),
     names.STAGE_BUSY: _by_stage("busy"),
     names.STAGE_WAIT: _waits,
+    names.STAGE_COMMUNICATING: _by_stage("communicating"),
+    names.STAGE_IDLE: _by_stage("idle"),
+    names.STAGE_LOAD: _by_stage("load"),
+    names.STAGE_LAYERS: lambda stats, ready: _each(ready.layer_split),
+    names.STAGE_RANKS: lambda stats, ready: _each(ready.tp),
+    names.EFFICIENCY: _of_engine("efficiency"),
     names.STAGE_STEPS: _by_stage("steps"),
     names.STAGE_RESIDENT: _by_stage("resident_bytes"),
     names.BOUNDARY_BYTES: _by_stage("boundary_bytes"),
-    names.SLOTS: lambda stats: _one(stats.slots),
-    names.SLOTS_IN_FLIGHT: lambda stats: _one(stats.slots_in_flight),
-    names.IMBALANCE: lambda stats: _one(stats.imbalance),
-    names.EPOCH: lambda stats: _one(stats.epoch),
+    names.SLOTS: _of_engine("slots"),
+    names.SLOTS_IN_FLIGHT: _of_engine("slots_in_flight"),
+    names.IMBALANCE: _of_engine("imbalance"),
+    names.EPOCH: _of_engine("epoch"),
 }
 
 

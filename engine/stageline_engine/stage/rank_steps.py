@@ -2,7 +2,8 @@
 
     plan known → (step results) → (activations) → model → activations or tokens → report
 
-Each wait is charged to its cause. Receives are posted when a plan is known, not when it is run.
+Each wait is charged to its cause, and all the rest of the time to communication. Receives are posted when a plan is
+known, not when it is run.
 """
 
 from __future__ import annotations
@@ -122,5 +123,6 @@ class StepLoop:
                 times.wait_upstream,
                 times.wait_downstream,
                 num_bytes,
+                times.communicating,
             )
         )
