@@ -93,7 +93,7 @@ class EngineLoop:
                 self._stats.saw_result(now)
                 self._publish(self._scheduler.complete(event, now))
             elif isinstance(event, StepReport):
-                self._stats.saw_report(event)
+                self._stats.saw_report(event, now)
                 self._scheduler.observe(event)
             else:
                 raise event

@@ -26,6 +26,7 @@ class StageTimes:
 
     def __init__(self, num_stages: int, now: float) -> None:
         self._stages = [StageStats() for _ in range(num_stages)]
+        self._began_at = now
         self._idle = 0.0
         self._idle_since: float | None = now
         self._unmatched = [0.0] * num_stages
@@ -42,17 +43,13 @@ class StageTimes:
         elif not has_work and self._idle_since is None:
             self._idle_since = now
 
-    def saw_report(self, report: StepReport) -> None:
+    def saw_report(self, report: StepReport, now: float) -> None:
         """Add one stage's account of one step."""
         stage, old = report.stage, self._stages[report.stage]
         idle = min(self._unmatched[stage], report.wait_schedule)
         wait_schedule = report.wait_schedule - idle
         self._unmatched[stage] -= idle
-        if report.epoch != self._epochs[stage]:
-            # Before its first step a stage waits for the others to load: nothing of that is the pipeline's time.
-            self._epochs[stage] = report.epoch
-            self._unmatched[stage] = wait_schedule = 0.0
-        self._stages[stage] = msgspec.structs.replace(
+        added = msgspec.structs.replace(
             old,
             steps=old.steps + 1,
             busy=old.busy + report.busy,
@@ -63,6 +60,13 @@ class StageTimes:
             communicating=old.communicating + report.communicating,
             boundary_bytes=old.boundary_bytes + report.boundary_bytes,
         )
+        if report.epoch != self._epochs[stage]:
+            # Before its first step a stage waited for the others to load: that is before the time that counts.
+            self._epochs[stage] = report.epoch
+            excess = _worked(added) + self._idle - (now - self._began_at)
+            wait_schedule = max(old.wait_schedule, added.wait_schedule - max(0.0, excess))
+            added = msgspec.structs.replace(added, wait_schedule=wait_schedule)
+        self._stages[stage] = added
 
     def sums(self, now: float) -> list[StageStats]:
         """Of all stages; what a step in flight takes is in them when that stage has ended it."""

@@ -38,10 +38,10 @@ class StatsBook:
         """A micro-batch was sent."""
         self._rows += plan.num_rows
 
-    def saw_report(self, report: StepReport) -> None:
+    def saw_report(self, report: StepReport, now: float) -> None:
         """Add one stage's account of one step."""
         self.last_steps[report.stage] = report.step
-        self._times.saw_report(report)
+        self._times.saw_report(report, now)
 
     def slowest_stage(self) -> int:
         """The first stage that is behind the others: the one to suspect of a hang."""
