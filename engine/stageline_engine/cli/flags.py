@@ -25,6 +25,7 @@ LIMITS = Group.create_ordered("Time limits")
 LOGGING = Group.create_ordered("Logging")
 SERVER = Group.create_ordered("Server")
 PLAN = Group.create_ordered("Plan")
+TOP = Group.create_ordered("Top")
 
 
 @functools.cache

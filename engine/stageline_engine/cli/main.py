@@ -11,6 +11,7 @@ from stageline_engine.cli.bench import bench_command
 from stageline_engine.cli.console import fail
 from stageline_engine.cli.plan import plan_command
 from stageline_engine.cli.serve import serve_command
+from stageline_engine.cli.top import top_command
 from stageline_engine.core.errors import StagelineError
 
 app = cyclopts.App(
@@ -21,6 +22,7 @@ app = cyclopts.App(
 app.command(serve_command, name="serve")
 app.command(plan_command, name="plan")
 app.command(bench_command, name="bench")
+app.command(top_command, name="top")
 
 
 def main() -> None:
