@@ -157,6 +157,12 @@ def test_one_sequence_decodes_as_fast_as_the_loop_allows() -> None:
     assert decode[-1].started_at[0] - decode[0].started_at[0] <= 39 * (round_time + 100)
 
 
+def test_a_sequence_alone_stays_in_its_slot() -> None:
+    """A move would only swap the sides of the imbalance, and each move costs a turn."""
+    simulator = simulate(2, 2, [(0, 64, 50)])
+    assert len({step.plan.slot for step in simulator.steps if decode_rows(step.plan)}) == 1
+
+
 def test_at_most_one_step_more_than_slots_is_in_flight() -> None:
     simulator = simulate(3, 2, mixed_trace(40, 3))
     for index, step in enumerate(simulator.steps[4:], start=4):
