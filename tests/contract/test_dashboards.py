@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support import boards
+from support.board_pictures import draw_if_asked
 from support.boards import FILES
 from support.prometheus import Prometheus, Target, prometheus
 from support.serving import Served, serving
@@ -60,6 +61,7 @@ def ask_until(served: Served, stop: threading.Event) -> None:
 @pytest.mark.parametrize("name", ["overview", "pipeline"])
 def test_every_panel_and_variable_of_the_engine_shows_data(watched: Prometheus, name: str) -> None:
     boards.assert_shows_data(boards.read(name), watched)
+    draw_if_asked(name, boards.read(name), watched)
 
 
 def test_the_shares_of_a_stage_add_up(watched: Prometheus) -> None:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from support import boards, specs
+from support.board_pictures import draw_if_asked
 from support.prometheus import Target, prometheus
 from support.running.scene import Scene
 
@@ -21,6 +22,7 @@ def test_every_panel_and_variable_of_the_operator_shows_data(scene: Scene, tmp_p
     try:
         with prometheus(tmp_path, [Target(f"127.0.0.1:{operator.port}", {"pod": "stageline-0"})]) as server:
             boards.assert_shows_data(boards.read("operator"), server)
+            draw_if_asked("operator", boards.read("operator"), server)
     finally:
         stop.set()
         person.join()

@@ -26,13 +26,18 @@ def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
-def expressions(board: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(title, unit, expression) of each query, with all values of all variables chosen, over 5 seconds."""
+def of_panel(board: dict[str, Any], panel: dict[str, Any]) -> list[str]:
+    """A panel's expressions, with all values of all variables chosen, over 5 seconds."""
     names = [variable["name"] for variable in board["templating"]["list"] if variable["type"] == "query"]
+    return [_filled_in(target["expr"], names) for target in panel["targets"]]
+
+
+def expressions(board: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(title, unit, expression) of each query."""
     return [
-        (panel["title"], panel["fieldConfig"]["defaults"]["unit"], _filled_in(target["expr"], names))
+        (panel["title"], panel["fieldConfig"]["defaults"]["unit"], expression)
         for panel in panels(board)
-        for target in panel["targets"]
+        for expression in of_panel(board, panel)
     ]
 
 
