@@ -16,6 +16,7 @@ from stageline_engine.core.deployment import RankLoaded, RankSettings
 from stageline_engine.core.errors import ConfigurationError, ModelSourceError, StageFailedError, UnsupportedModelError
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
+from stageline_engine.executor.local import local_host
 from stageline_engine.executor.rank_host import RankHost
 from stageline_engine.executor.rank_setup import RankSetup, Reply
 from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
@@ -31,7 +32,7 @@ class Pipeline:
 
     def __init__(self, settings: Sequence[RankSettings]) -> None:
         self.settings = settings
-        self.host = RankHost(settings)
+        self.host = local_host(settings)
         self.host.wait_all(Hello, lambda rank_id, hello: None)
         self.members = [(stage.spec.stage, rank) for stage in settings for rank in range(stage.spec.tp)]
         self.lines: list[str] = []

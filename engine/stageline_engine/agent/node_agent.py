@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from stageline_engine.agent.protocol import (
     MAX_DATAGRAM,
@@ -34,7 +35,7 @@ from stageline_engine.agent.protocol import (
     Signal,
 )
 from stageline_engine.agent.rank_log import RankLog
-from stageline_engine.comm.commands import RankBoot, RankId
+from stageline_engine.comm.commands import LOOPBACK, RankBoot, RankId
 
 _COLLECT_SECONDS = 2.0
 """From the SIGKILL of the ranks until the fork parent itself is killed, and with it whatever it could not collect."""
@@ -65,9 +66,10 @@ class NodeAgent:
     Args:
         architecture: transformers class name of the model, to be imported ahead; "" imports none.
         threads: CPU threads per rank; must be known before torch is imported.
+        own_address: of this machine, as its ranks are told.
     """
 
-    def __init__(self, architecture: str, threads: int) -> None:
+    def __init__(self, architecture: str, threads: int, own_address: str = LOOPBACK) -> None:
         self._epoll = select.epoll()
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(ForkParentMessage)
@@ -91,7 +93,7 @@ class NodeAgent:
                 stdout=self._parent_log.write_end,
                 stderr=self._parent_log.write_end,
                 pass_fds=[theirs.fileno()],
-                env=_environment(os.environ, threads),
+                env=_environment(os.environ, threads, own_address),
             )
         self._parent_log.release_write_end()
         self._epoll.register(self._socket, select.EPOLLIN)
@@ -250,14 +252,24 @@ def _describe(exit_code: int) -> str:
     return f"the process was ended by {name}{hint}"
 
 
-def _environment(inherited: Mapping[str, str], threads: int) -> dict[str, str]:
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an IP address; None: no interface has it."""
+    for name, addresses in psutil.net_if_addrs().items():
+        # An IPv6 address of one link is followed by its interface.
+        if any(address == found.address.partition("%")[0] for found in addresses):
+            return name
+    return None
+
+
+def _environment(inherited: Mapping[str, str], threads: int, own_address: str) -> dict[str, str]:
     """What torch reads when it is imported; later changes have no effect."""
+    interface = interface_of(own_address)
     return {
         **inherited,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         # Our own address for gloo, should any part of it look for one by itself.
-        "GLOO_SOCKET_IFNAME": "lo",
+        **({} if interface is None else {"GLOO_SOCKET_IFNAME": interface}),
         "TOKENIZERS_PARALLELISM": "false",
         # A rank's last words must not be lost in a buffer.
         "PYTHONUNBUFFERED": "1",

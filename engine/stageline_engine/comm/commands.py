@@ -22,6 +22,8 @@ from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, 
 
 RankId = tuple[int, int]
 """(stage, tensor-parallel rank)."""
+LOOPBACK = "127.0.0.1"
+"""Own address of ranks whose peers are all on their machine."""
 
 
 class ReplicaKeys(msgspec.Struct, frozen=True):
@@ -42,6 +44,8 @@ class RankBoot(msgspec.Struct, frozen=True, kw_only=True):
     """ZeroMQ address of the engine core's channel."""
     keys: ReplicaKeys
     log_level: int
+    address: str = LOOPBACK
+    """Own address of its machine: all that other ranks connect to is bound to it."""
 
     @property
     def identity(self) -> bytes:

@@ -14,7 +14,7 @@ import zmq
 from zmq.utils import z85
 
 from stageline_engine.comm.codec import MAX_MESSAGE_BYTES
-from stageline_engine.comm.commands import ReplicaKeys
+from stageline_engine.comm.commands import LOOPBACK, ReplicaKeys
 
 _log = logging.getLogger(__name__)
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -31,6 +31,11 @@ def new_keys() -> ReplicaKeys:
     return ReplicaKeys(public.decode(), secret.decode())
 
 
+def endpoint_of(host: str, port: int | str) -> str:
+    """ZeroMQ's way to write an address or name and a port."""
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
 class KeyedContext:
     """A ZeroMQ context whose sockets all carry the replica's keys.
 
@@ -38,25 +43,35 @@ class KeyedContext:
     """
 
     def __init__(self, keys: ReplicaKeys) -> None:
-        self._keys = keys
+        self.keys = keys
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
         self._gate: threading.Thread | None = None
 
-    def bind(self, kind: int) -> tuple[zmq.Socket[bytes], str]:
-        """A socket that listens on a loopback port of the system's choice, and its address."""
+    def bind(self, kind: int, address: str = LOOPBACK, port: int = 0) -> tuple[zmq.Socket[bytes], str]:
+        """A socket that listens on an address of this machine, and its endpoint; port 0: the system chooses one.
+
+        Raises:
+            OSError: the address is not one of this machine's, or the port is taken.
+        """
         if self._gate is None:
             self._open_gate()
         socket = self._make(kind)
         socket.curve_server = True
         socket.zap_domain = b"stageline"
-        socket.bind("tcp://127.0.0.1:*")
+        socket.ipv6 = ":" in address
+        try:
+            socket.bind(endpoint_of(address, port or "*"))
+        except zmq.ZMQError as error:
+            self.discard(socket)
+            raise OSError(error.errno, f"cannot listen on {address} port {port}: {error.strerror}") from error
         return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def connect(self, kind: int, endpoint: str, identity: bytes = b"") -> zmq.Socket[bytes]:
         """A socket that connects to one of :meth:`bind`."""
         socket = self._make(kind)
-        socket.curve_serverkey = self._keys.public.encode()
+        socket.curve_serverkey = self.keys.public.encode()
+        socket.ipv6 = "[" in endpoint
         # Nothing is queued for a peer that is not there: it would be delivered to its successor.
         socket.immediate = True
         if identity:
@@ -84,15 +99,15 @@ class KeyedContext:
         socket.sndhwm = socket.rcvhwm = _QUEUED_MESSAGES
         socket.maxmsgsize = MAX_MESSAGE_BYTES
         socket.handshake_ivl = _HANDSHAKE_MS
-        socket.curve_publickey = self._keys.public.encode()
-        socket.curve_secretkey = self._keys.secret.encode()
+        socket.curve_publickey = self.keys.public.encode()
+        socket.curve_secretkey = self.keys.secret.encode()
         return socket
 
     def _open_gate(self) -> None:
         questions: zmq.Socket[bytes] = self._context.socket(zmq.REP)
         questions.linger = 0
         questions.bind(_ZAP_ENDPOINT)
-        member = z85.decode(self._keys.public)
+        member = z85.decode(self.keys.public)
         self._gate = threading.Thread(target=_guard, args=(questions, member), name="curve-gate", daemon=True)
         self._gate.start()
 

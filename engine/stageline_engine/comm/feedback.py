@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import zmq
 
 from stageline_engine.comm.codec import BadMessageError, Codec, encode
+from stageline_engine.comm.commands import LOOPBACK
 from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.core.errors import LinkFailedError
 from stageline_engine.core.messages import StepResult
@@ -22,9 +23,9 @@ _CONNECT_MS = 10_000
 class FeedbackReceiver:
     """A stage-0 rank's end; ``address`` is what the sender connects to."""
 
-    def __init__(self, context: KeyedContext) -> None:
+    def __init__(self, context: KeyedContext, own_address: str = LOOPBACK) -> None:
         self._context = context
-        self.socket, self.address = context.bind(zmq.PULL)
+        self.socket, self.address = context.bind(zmq.PULL, own_address)
         self._codec: Codec[StepResult] = Codec(StepResult)
 
     def receive(self) -> Iterator[StepResult]:

@@ -20,6 +20,7 @@ import torch
 from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.distributed import ProcessGroupGloo
 
+from stageline_engine.comm.commands import LOOPBACK
 from stageline_engine.comm.groups import BACKSTOP, GlooGroup, Group, TorchGroup
 from stageline_engine.comm.nccl import NcclGroup
 from stageline_engine.comm.transport import can_use_nccl, place_of
@@ -27,7 +28,6 @@ from stageline_engine.core.errors import LinkFailedError
 
 _log = logging.getLogger(__name__)
 _OWN_VALUE_TIMEOUT = timedelta(seconds=20)
-LOOPBACK = "127.0.0.1"
 
 
 class _Value(msgspec.Struct, frozen=True, array_like=True):
@@ -47,6 +47,7 @@ class GroupEnd:
         device: where this member's tensors lie.
         one_way: as in :class:`NcclGroup`.
         notify: called from another thread when :meth:`join` would not wait any more.
+        own_address: of this machine, where gloo listens.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class GroupEnd:
         device: torch.device,
         notify: Callable[[], None],
         one_way: bool,
+        own_address: str = LOOPBACK,
     ) -> None:
         self._name = f"epoch {epoch} {name}"
         self._number = number
         self._size = size
         self._device = device
         self._one_way = one_way
+        self._own_address = own_address
         self._notify = notify
         self._has_ended = False
         self._is_abandoned = False
@@ -136,7 +139,7 @@ class GroupEnd:
 
     def _join_members(self) -> Group:
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-        options._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
+        options._devices = [ProcessGroupGloo.create_device(hostname=self._own_address)]
         options._threads = 1
         options._timeout = BACKSTOP
         host = cast(TorchGroup, ProcessGroupGloo(self._store, self._number, self._size, options))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from stageline_engine.comm.commands import LOOPBACK
 from stageline_engine.comm.groups import Group
 from stageline_engine.comm.rendezvous import GroupEnd
 from stageline_engine.core.errors import LinkFailedError
@@ -17,10 +18,11 @@ class RankGroup:
     Every rank gets the same bits from :meth:`all_reduce`, so ranks that start equal stay equal.
     """
 
-    def __init__(self, name: str, rank: int, size: int) -> None:
+    def __init__(self, name: str, rank: int, size: int, own_address: str = LOOPBACK) -> None:
         self.rank = rank
         self.size = size
         self._name = name
+        self._own_address = own_address
         self._end: GroupEnd | None = None
         self._group: Group | None = None
 
@@ -36,7 +38,9 @@ class RankGroup:
 
     def open(self, epoch: int, device: torch.device, notify: Callable[[], None]) -> bytes:
         """Returns what the other members need; ``notify`` as in :class:`GroupEnd`."""
-        self._end = GroupEnd(self._name, epoch, self.rank, self.size, device, notify, one_way=False)
+        self._end = GroupEnd(
+            self._name, epoch, self.rank, self.size, device, notify, one_way=False, own_address=self._own_address
+        )
         return self._end.value()
 
     def supply(self, values: Mapping[int, bytes]) -> None:

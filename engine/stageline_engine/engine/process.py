@@ -22,16 +22,12 @@ from stageline_engine.core.deployment import RankLoaded
 from stageline_engine.core.errors import EngineFailedError, InvalidInputError, StagelineError
 from stageline_engine.core.logs import set_up_logging
 from stageline_engine.core.messages import (
-    STAGE_LOADING,
-    STAGE_MEMBER,
     CoreCommand,
     CoreEvent,
     EngineFailed,
     EngineProgress,
     EngineReady,
-    PipelineState,
     Shutdown,
-    StageMember,
 )
 from stageline_engine.engine.loop import EngineLoop
 from stageline_engine.engine.setup import CoreSetup, rank_settings
@@ -76,15 +72,19 @@ class CoreProcess:
             self._serve(loop, stats, scheduler)
             return 0
         except InvalidInputError as error:
-            self.emit(EngineFailed(message=str(error), exit_code=2))
+            self._fail(error, exit_code=2)
             return 2
         except StagelineError as error:
-            self.emit(EngineFailed(message=str(error), exit_code=1))
+            self._fail(error, exit_code=1)
             return 1
         finally:
             self._executor.close()
             self._socket.close()
             self._context.term()
+
+    def _fail(self, error: StagelineError, exit_code: int) -> None:
+        self.emit(EngineFailed(message=str(error), exit_code=exit_code))
+        self._executor.close(str(error))
 
     def _start(self) -> tuple[EngineLoop, StatsBook, Scheduler]:
         setup, config = self._setup, self._setup.config
@@ -95,8 +95,7 @@ class CoreProcess:
         def progress(message: str) -> None:
             self.emit(EngineProgress(message=message))
 
-        self._tell_stages(0, STAGE_LOADING)
-        started = self._executor.start(rank_settings(setup), choose_blocks, progress, EPOCH)
+        started = self._executor.start(rank_settings(setup), choose_blocks, progress, EPOCH, self.emit)
         num_stages = len(setup.specs)
         slots = predicted_slots(setup.profile, setup.specs, config)
         scheduler = Scheduler(
@@ -130,7 +129,6 @@ class CoreProcess:
 
     def _announce(self, started: Started, slots: int) -> None:
         setup = self._setup
-        self._tell_stages(EPOCH, STAGE_MEMBER)
         self.emit(
             EngineReady(
                 epoch=EPOCH,
@@ -145,13 +143,6 @@ class CoreProcess:
                 rank_pids=started.rank_pids,
             )
         )
-
-    def _tell_stages(self, epoch: int, state: str) -> None:
-        members = [
-            StageMember(stage=spec.stage, pod="", state=state, layers=(spec.start, spec.end), tensor_parallel=spec.tp)
-            for spec in self._setup.specs
-        ]
-        self.emit(PipelineState(epoch=epoch, stages=members))
 
     def _serve(self, loop: EngineLoop, stats: StatsBook, scheduler: Scheduler) -> None:
         self._poller.register(self._socket, zmq.POLLIN)

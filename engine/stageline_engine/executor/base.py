@@ -11,6 +11,7 @@ import zmq
 from stageline_engine.core.deployment import RankLoaded, RankSettings
 from stageline_engine.core.errors import StageFailedError
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
+from stageline_engine.executor.roster import Tell, tell_nobody
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +35,12 @@ class Executor(Protocol):
         choose_blocks: Callable[[list[RankLoaded]], int],
         progress: Callable[[str], None],
         epoch: int,
+        tell: Tell = tell_nobody,
     ) -> Started:
         """Start every rank, load, allocate, join, warm up. Blocks until all are ready.
 
         ``choose_blocks`` is called once with what every rank loaded, and gives the number of KV blocks of all ranks.
+        ``tell`` hears who runs the stages: at once, and at every change until :meth:`close`.
 
         Raises:
             StageFailedError: a rank died or raised; nothing is left running.
@@ -59,5 +62,9 @@ class Executor(Protocol):
     def resident_bytes(self) -> list[int]:
         """Resident memory by stage, summed over its ranks; an empty list where that has no meaning."""
 
-    def close(self) -> None:
-        """End every rank within 2 s, leaving no process behind. May be called twice."""
+    def close(self, failure: str = "") -> None:
+        """End every rank within 2 s, leaving no process behind. May be called twice.
+
+        ``failure`` says why the engine ends although nobody asked it to: machines that are not this one's then wait for
+        another head. Without it their part is over too.
+        """

@@ -16,8 +16,9 @@ import zmq
 
 from stageline_engine.core.deployment import RankLoaded, RankSettings
 from stageline_engine.core.errors import StageFailedError
-from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
+from stageline_engine.core.messages import STAGE_LOADING, AdmitSequence, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
+from stageline_engine.executor.roster import Roster, Tell, tell_nobody
 from stageline_engine.executor.thread_ranks import RankThreads
 from stageline_engine.sources.fetch import fetch
 from stageline_engine.stage.runner import StageRunner
@@ -32,6 +33,7 @@ class InlineExecutor:
         self._failed = False
         self._ended_at: dict[int, float] = {}
         """When each stage ended its newest step, as the executor's monotonic clock reads."""
+        self._roster: Roster | None = None
 
     def start(
         self,
@@ -39,13 +41,17 @@ class InlineExecutor:
         choose_blocks: Callable[[list[RankLoaded]], int],
         progress: Callable[[str], None],
         epoch: int,
+        tell: Tell = tell_nobody,
     ) -> Started:
         """See :meth:`Executor.start`."""
+        self._roster = roster = Roster(settings, tell)
         try:
-            return self._start(settings, choose_blocks, progress, epoch)
+            started = self._start(settings, choose_blocks, progress, epoch, roster)
         except BaseException:
             self.close()
             raise
+        roster.begin_epoch(epoch)
+        return started
 
     def _start(
         self,
@@ -53,6 +59,7 @@ class InlineExecutor:
         choose_blocks: Callable[[list[RankLoaded]], int],
         progress: Callable[[str], None],
         epoch: int,
+        roster: Roster,
     ) -> Started:
         loaded: list[RankLoaded] = []
         for of_stage in settings:
@@ -60,6 +67,7 @@ class InlineExecutor:
             progress(f"loading stage {spec.stage}: layers {spec.start} to {spec.end - 1}")
             ranks: RankThreads[StageRunner] = RankThreads(spec.stage, spec.tp)
             self._stages.append(ranks)
+            roster.set(spec.stage, STAGE_LOADING)
             fetch(Path(of_stage.model_folder), [spec], progress)
             ranks.make(lambda rank, group, of_stage=of_stage: StageRunner(of_stage, rank, group, epoch))  # type: ignore[misc]
             loaded += ranks.call(lambda runner: runner.loaded)
@@ -85,6 +93,8 @@ class InlineExecutor:
         except StageFailedError as error:
             self._failed = True
             self._events.append(error)
+            if self._roster is not None:
+                self._roster.lose(error.stage)
 
     def _run(self, plan: StepPlan) -> None:
         hidden: list[torch.Tensor | None] = [None]
@@ -125,7 +135,7 @@ class InlineExecutor:
         """Nothing: the ranks share this process's memory."""
         return []
 
-    def close(self) -> None:
+    def close(self, failure: str = "") -> None:
         """End the threads. May be called twice."""
         for ranks in self._stages:
             ranks.close()

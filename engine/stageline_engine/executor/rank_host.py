@@ -1,61 +1,77 @@
-"""Rank processes of this machine, reachable: one node agent and one keyed channel, and the judgement of who failed.
+"""The ranks of a pipeline, reachable: one keyed channel to all of them, and the judgement of who failed.
 
 send ──▶ channel ──▶ ranks        collect ◀── channel ◀── ranks
-                                  collect ◀── agent   ◀── fork parent (a rank ended)
-                                  collect ◀── fetch   ◀── child (weights of this machine's ranks came, or cannot)
+                                  collect ◀── hosting ◀── a rank ended, weights cannot be fetched, a node is lost
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 import zmq
 
-from stageline_engine.agent.node_agent import NodeAgent, RankDied, read_architecture
+from stageline_engine.agent.node_agent import RankDied
 from stageline_engine.comm.channel import HeadChannel
 from stageline_engine.comm.commands import Hello, RankBoot, RankFailed, RankId, RankReply
-from stageline_engine.comm.curve import KeyedContext, new_keys
+from stageline_engine.comm.curve import KeyedContext
+from stageline_engine.comm.node_commands import NodeMessage
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.errors import ConfigurationError, StageFailedError, StaleEpochError
+from stageline_engine.executor.hosting import Hosting, StageLeft
 from stageline_engine.executor.rank_setup import Reply, all_members
-from stageline_engine.sources import fetch
 
 _log = logging.getLogger(__name__)
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SETTLE_SECONDS = 1.0
 """A rank that lost a neighbour says so at once, often before the kernel has told who died: so long the dead one may
 take to be named before the survivor's word is passed on instead."""
+_POLL_MS = 500
+"""Between two looks at the hosting while nobody says anything."""
+_POLL_SUSPICIOUS_MS = 100
 
 
 class RankHost:
-    """Starts the processes of all ranks of ``settings``. Use it from one thread."""
+    """Has the processes of all ranks of ``settings`` made. Use it from one thread.
 
-    def __init__(self, settings: Sequence[RankSettings]) -> None:
-        keys = new_keys()
-        self._context = KeyedContext(keys)
-        self._channel = HeadChannel(self._context)
-        self._agent = NodeAgent(read_architecture(settings[0].model_folder), settings[0].threads)
+    Args:
+        context: that of ``channel``; closed with this.
+        first_incarnation: see :attr:`RankBoot.incarnation`.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[RankSettings],
+        context: KeyedContext,
+        channel: HeadChannel,
+        hosting: Hosting,
+        first_incarnation: int = 1,
+    ) -> None:
+        self._context = context
+        self._channel = channel
+        self._hosting = hosting
         self._boots: dict[RankId, RankBoot] = {}
         self._ids: dict[bytes, RankId] = {}
+        self._there: set[RankId] = set()
+        """Ranks that have said Hello, and have not ended."""
+        self._may_come_back = False
         self._epoch = 0
-        self._fetch: fetch.Fetch | None = None
         self._suspicion: tuple[float, StageFailedError] | None = None
         self._failure: StageFailedError | ConfigurationError | None = None
-        for stage, rank in all_members(settings):
-            boot = RankBoot(
-                stage=stage,
-                rank=rank,
-                incarnation=1,
-                endpoint=self._channel.endpoint,
-                keys=keys,
-                log_level=logging.getLogger().getEffectiveLevel(),
-            )
-            self._start(boot)
+        self._start(
+            [
+                RankBoot(
+                    stage=stage,
+                    rank=rank,
+                    incarnation=first_incarnation,
+                    endpoint=channel.endpoint,
+                    keys=context.keys,
+                    log_level=logging.getLogger().getEffectiveLevel(),
+                )
+                for stage, rank in all_members(settings)
+            ]
+        )
 
     def fetch(self, settings: Sequence[RankSettings], progress: Callable[[str], None]) -> None:
         """Begin to fetch what these stages lack of their weights; ranks that load meanwhile wait for each tensor.
@@ -65,13 +81,25 @@ class RankHost:
         Raises:
             ModelSourceError: see :func:`stageline_engine.sources.fetch.begin`.
         """
-        self._end_fetch()
-        self._fetch = fetch.begin(Path(settings[0].model_folder), [stage.spec for stage in settings], progress)
+        self._hosting.fetch(settings, progress)
 
-    def replace(self, rank_id: RankId) -> None:
-        """Start a successor of a rank that has ended; its Hello comes when it is there."""
-        boot = self._boots[rank_id]
-        self._start(msgspec.structs.replace(boot, incarnation=boot.incarnation + 1))
+    def replace(self, *rank_ids: RankId) -> None:
+        """Start successors of ranks that have ended; their Hello comes when they are there."""
+        boots = [self._boots[rank_id] for rank_id in rank_ids]
+        self._start([msgspec.structs.replace(boot, incarnation=boot.incarnation + 1) for boot in boots])
+
+    def assemble(self) -> list[RankSettings]:
+        """Wait until every rank is there; returns what they are to be set up with.
+
+        A stage that leaves meanwhile is awaited again: nothing is lost with it yet.
+
+        Raises:
+            StageFailedError, ConfigurationError: as :meth:`wait_all`.
+        """
+        self._may_come_back = True
+        self._wait_until(lambda: len(self._there) == len(self._boots) and self._hosting.is_prepared())
+        self._may_come_back = False
+        return self._hosting.settings()
 
     def begin_epoch(self, epoch: int) -> None:
         """Refuse from now on what ranks say of other epochs, their failures included."""
@@ -80,8 +108,7 @@ class RankHost:
 
     def sockets(self) -> list[zmq.Socket[bytes] | int]:
         """Readable when :meth:`collect` has something."""
-        fetching = [] if self._fetch is None else [self._fetch.fileno()]
-        return [self._channel.socket, self._agent.fileno(), *fetching]
+        return [self._channel.socket, *self._hosting.sockets()]
 
     def send(self, rank_id: RankId, command: msgspec.Struct) -> None:
         """To one rank; never blocks. A rank that is not there is noted as a failure."""
@@ -98,36 +125,42 @@ class RankHost:
         """Wait for one message of this kind from each rank, or from each of ``members``; other kinds are dropped.
 
         Raises:
-            StageFailedError: a rank ended, or lost a neighbour.
+            StageFailedError: a rank ended, or lost a neighbour, or its node is lost.
             ConfigurationError: a rank found its settings or the model's files wrong.
         """
-        poller = zmq.Poller()
-        for socket in self.sockets():
-            poller.register(socket, zmq.POLLIN)
         missing = set(members) or set(self._boots)
-        while missing:
-            poller.poll(100 if self._suspicion else None)
-            for rank_id, reply in self.collect():
-                if isinstance(reply, kind) and rank_id in missing:
-                    missing.discard(rank_id)
-                    on_reply(rank_id, reply)
-            if (failure := self.take_failure()) is not None:
-                raise failure
+
+        def note(rank_id: RankId, reply: RankReply) -> None:
+            if isinstance(reply, kind) and rank_id in missing:
+                missing.discard(rank_id)
+                on_reply(rank_id, reply)
+
+        self._wait_until(lambda: not missing, note)
 
     def collect(self) -> list[tuple[RankId, RankReply]]:
         """What ranks said since the last call, without waiting; failures are kept for :meth:`take_failure`."""
         replies: list[tuple[RankId, RankReply]] = []
-        for identity, reply in self._channel.receive():
-            rank_id = self._ids[identity]
-            if not isinstance(reply, Hello) and reply.epoch != self._epoch:
-                _log.warning("stage %d rank %d: %s", *rank_id, StaleEpochError(reply.epoch, self._epoch))
-            elif isinstance(reply, RankFailed):
-                self._judge(rank_id, reply)
+        for name, message in self._channel.receive():
+            if isinstance(message, NodeMessage):
+                self._hosting.hear(name, message)
+                continue
+            rank_id = self._ids[name]
+            if isinstance(message, Hello):
+                self._there.add(rank_id)
+                replies.append((rank_id, message))
+            elif message.epoch != self._epoch:
+                _log.warning("stage %d rank %d: %s", *rank_id, StaleEpochError(message.epoch, self._epoch))
+            elif isinstance(message, RankFailed):
+                self._judge(rank_id, message)
             else:
-                replies.append((rank_id, reply))
-        for died in self._agent.poll():
-            self._bury(died)
-        self._poll_fetch()
+                replies.append((rank_id, message))
+        for trouble in self._hosting.poll():
+            if isinstance(trouble, RankDied):
+                self._bury(trouble)
+            elif isinstance(trouble, StageLeft):
+                self._miss(trouble)
+            else:
+                self._failure = self._failure or trouble
         return replies
 
     def take_failure(self) -> StageFailedError | ConfigurationError | None:
@@ -140,41 +173,41 @@ class RankHost:
         return failure
 
     def pids(self) -> list[list[int]]:
-        """Process ids by stage and rank, of the ranks that live."""
-        pids: dict[int, list[int]] = {}
-        for stage, rank in self._boots:
-            pid = self._agent.pid((stage, rank))
-            pids.setdefault(stage, []).extend([] if pid is None else [pid])
-        return list(pids.values())
+        """Process ids by stage and rank, of the ranks that live on this machine; empty if it has none."""
+        return self._hosting.pids()
 
     def resident_bytes(self) -> list[int]:
         """Resident memory by stage, summed over its ranks; what they share with the fork parent counts for each."""
-        return [sum(map(_resident_bytes, pids)) for pids in self.pids()]
+        return self._hosting.resident_bytes()
 
-    def close(self) -> None:
-        """End every process within 2 s. May be called twice."""
-        self._end_fetch()
-        self._agent.close()
+    def close(self, failure: str = "") -> None:
+        """End every process within 2 s; see :meth:`executor.base.Executor.close`. May be called twice."""
+        self._hosting.close(failure)
         self._context.close()
 
-    def _start(self, boot: RankBoot) -> None:
-        rank_id = boot.stage, boot.rank
-        self._boots[rank_id] = boot
-        self._ids[boot.identity] = rank_id
-        self._channel.expect(boot.identity)
-        self._agent.start(boot)
+    def _start(self, boots: Sequence[RankBoot]) -> None:
+        for boot in boots:
+            rank_id = boot.stage, boot.rank
+            if (previous := self._boots.get(rank_id)) is not None:
+                self._channel.forget(previous.identity)
+            self._there.discard(rank_id)
+            self._boots[rank_id] = boot
+            self._ids[boot.identity] = rank_id
+            self._channel.expect(boot.identity)
+        self._hosting.start(boots)
 
-    def _poll_fetch(self) -> None:
-        try:
-            if self._fetch is not None:
-                self._fetch.poll()
-        except ConfigurationError as error:
-            self._failure = self._failure or error
-
-    def _end_fetch(self) -> None:
-        if self._fetch is not None:
-            self._fetch.close()
-            self._fetch = None
+    def _wait_until(
+        self, condition: Callable[[], bool], on_reply: Callable[[RankId, RankReply], None] = lambda rank_id, reply: None
+    ) -> None:
+        poller = zmq.Poller()
+        for socket in self.sockets():
+            poller.register(socket, zmq.POLLIN)
+        while not condition():
+            poller.poll(_POLL_SUSPICIOUS_MS if self._suspicion else _POLL_MS)
+            for rank_id, reply in self.collect():
+                on_reply(rank_id, reply)
+            if (failure := self.take_failure()) is not None:
+                raise failure
 
     def _judge(self, rank_id: RankId, failed: RankFailed) -> None:
         error = failed.input_error()
@@ -186,20 +219,20 @@ class RankHost:
     def _suspect(self, rank_id: RankId, reason: str) -> None:
         if self._suspicion is None:
             stage, rank = rank_id
-            error = StageFailedError(stage, rank, reason, log_tail=self._agent.log_tail(rank_id))
+            error = StageFailedError(stage, rank, reason, log_tail=self._hosting.log_tail(rank_id))
             self._suspicion = (time.monotonic() + _SETTLE_SECONDS, error)
 
     def _bury(self, died: RankDied) -> None:
         boot = died.boot
         self._channel.forget(boot.identity)
+        self._there.discard((boot.stage, boot.rank))
         _log.warning("stage %d rank %d: %s (exit code %d)", boot.stage, boot.rank, died.reason, died.exit_code)
         if self._failure is None:
             self._failure = StageFailedError(boot.stage, boot.rank, died.reason, died.exit_code, died.log_tail)
 
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm") as statm:
-            return int(statm.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0
+    def _miss(self, left: StageLeft) -> None:
+        _log.warning("stage %d: %s", left.stage, left.reason)
+        if self._may_come_back:
+            self.replace(*(rank_id for rank_id in self._boots if rank_id[0] == left.stage))
+        elif self._failure is None:
+            self._failure = StageFailedError(left.stage, 0, left.reason)

@@ -104,7 +104,7 @@ class RankProcess:
         # The old weights go before the new ones come: both may not fit.
         self._runner = None
         spec, rank = command.settings.spec, self._boot.rank
-        self._group = RankGroup(f"tensor-{spec.stage}", rank, spec.tp) if spec.tp > 1 else None
+        self._group = RankGroup(f"tensor-{spec.stage}", rank, spec.tp, self._boot.address) if spec.tp > 1 else None
         self._runner = StageRunner(command.settings, rank, self._group or SoloGroup(), command.epoch)
 
     def _allocate(self, command: Allocate) -> None:
@@ -118,6 +118,7 @@ class RankProcess:
             self._group,
             runner.model.device,
             self._inbox.notify,
+            self._boot.address,
         )
         self._joints = joints
         if joints.feedback is not None:

@@ -22,6 +22,7 @@ class Joints:
         group: joins the ranks of the own stage; None for a stage of one rank.
         device: where this rank's tensors lie.
         notify: called from other threads when a link has news.
+        own_address: of this machine, where everything that other ranks connect to is bound.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Joints:
         group: RankGroup | None,
         device: torch.device,
         notify: Callable[[], None],
+        own_address: str,
     ) -> None:
         self._member = member
         self._notify = notify
@@ -42,7 +44,14 @@ class Joints:
         self._boundaries = [wire for wire in boundary_wires(tp_of_stages) if member in wire.members]
         self._ends = {
             wire.name: GroupEnd(
-                wire.name, epoch, wire.number_of(member), len(wire.members), device, notify, one_way=True
+                wire.name,
+                epoch,
+                wire.number_of(member),
+                len(wire.members),
+                device,
+                notify,
+                one_way=True,
+                own_address=own_address,
             )
             for wire in self._boundaries
         }
@@ -52,7 +61,7 @@ class Joints:
             (wire,) = [wire for wire in tensor_wires(tp_of_stages) if member in wire.members]
             self._tensor_name = wire.name
             self.values[wire.name] = group.open(epoch, device, notify)
-        self.feedback = FeedbackReceiver(context) if takes_feedback(member, tp_of_stages) else None
+        self.feedback = FeedbackReceiver(context, own_address) if takes_feedback(member, tp_of_stages) else None
         self.makes_results = sends_feedback(member, tp_of_stages)
         self.upstream: RecvLink | None = None
         self.downstream: list[SendLink] = []
