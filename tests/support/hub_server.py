@@ -73,17 +73,17 @@ class Hub:
 
 
 @contextlib.contextmanager
-def running_hub(repository: str, files: dict[str, bytes]) -> Iterator[Hub]:
-    """Serve ``files`` as ``repository`` until the block ends."""
+def running_hub(repository: str, files: dict[str, bytes], address: str = "127.0.0.1") -> Iterator[Hub]:
+    """Serve ``files`` as ``repository`` on an address of this machine, until the block ends."""
     hub = Hub(repository, files)
 
     class Handler(_Handler):
         pass
 
     Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((address, 0), Handler)
     server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    hub.url = f"http://{address}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 import time
 
-from stageline_engine.core.errors import ConfigurationError, EngineStartError, InvalidInputError, StagelineError
+from stageline_engine.core.errors import (
+    ConfigurationError,
+    EngineStartError,
+    InvalidInputError,
+    PeerError,
+    StagelineError,
+)
+
+EXIT_COMMUNICATION = 75
+"""A machine of the replica went away or refuses: a later try may succeed (EX_TEMPFAIL)."""
 
 
 class Progress:
@@ -24,4 +33,6 @@ def fail(error: StagelineError | OSError) -> int:
     print(f"stageline: {error}", file=sys.stderr, flush=True)
     if isinstance(error, EngineStartError):
         return error.exit_code
+    if isinstance(error, PeerError):
+        return EXIT_COMMUNICATION
     return 2 if isinstance(error, InvalidInputError | ConfigurationError) else 1

@@ -9,6 +9,7 @@ import cyclopts
 
 from stageline_engine.cli.bench import bench_command
 from stageline_engine.cli.console import fail
+from stageline_engine.cli.node import node_command
 from stageline_engine.cli.plan import plan_command
 from stageline_engine.cli.serve import serve_command
 from stageline_engine.cli.top import top_command
@@ -20,6 +21,7 @@ app = cyclopts.App(
     version=version("stageline"),
 )
 app.command(serve_command, name="serve")
+app.command(node_command, name="node")
 app.command(plan_command, name="plan")
 app.command(bench_command, name="bench")
 app.command(top_command, name="top")

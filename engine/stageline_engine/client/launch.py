@@ -57,6 +57,7 @@ def prepare(config: EngineConfig, progress: Callable[[str], None]) -> Launch:
     setup = CoreSetup(
         config=config,
         model_folder=str(folder.path),
+        model=folder.pinned,
         profile=profile,
         specs=tuple(specs),
         eos_token_ids=eos_token_ids(folder.path),

@@ -21,6 +21,8 @@ _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
 _QUEUED_MESSAGES = 4096
 """Per peer and direction. Plans in flight are few; a peer that lets so many messages lie has stopped."""
+_RECONNECT_MS = 1000
+"""Longest time between two tries to reach a peer that is not there."""
 _HANDSHAKE_MS = 5000
 """A connection that has not proved itself by then is closed, so that idle strangers do not hold file descriptors."""
 
@@ -72,6 +74,7 @@ class KeyedContext:
         socket = self._make(kind)
         socket.curve_serverkey = self.keys.public.encode()
         socket.ipv6 = "[" in endpoint
+        socket.reconnect_ivl_max = _RECONNECT_MS
         # Nothing is queued for a peer that is not there: it would be delivered to its successor.
         socket.immediate = True
         if identity:
@@ -84,10 +87,13 @@ class KeyedContext:
         self._sockets.remove(socket)
         socket.close(linger=0)
 
-    def close(self) -> None:
-        """Close every socket at once, and end the gate. May be called twice."""
+    def close(self, linger_ms: int = 0) -> None:
+        """Close every socket, and end the gate. May be called twice.
+
+        What was sent and has not left yet is dropped after so long.
+        """
         while self._sockets:
-            self._sockets.pop().close(linger=0)
+            self._sockets.pop().close(linger=linger_ms)
         self._context.term()
         if self._gate is not None:
             self._gate.join()

@@ -1,7 +1,7 @@
 """What the engine core and the nodes of its stages say to each other, on the channel that the ranks use too.
 
     node → engine core :  NodeJoin; then NodePrepared, NodeProgress, RankEnded, NodeFailed; at its end NodeLeft
-    engine core → node :  RunStage, or NodeRefused; at the end ReplicaOver
+    engine core → node :  RunStage, or NodeRefused; EpochBegan; at the end ReplicaOver
     both                :  NodeBeat and HeadBeat, all the time
 
 A node is one machine of one stage, or a pod. Its ranks talk to the engine core themselves (comm.commands).
@@ -113,11 +113,19 @@ class NodeRefused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """False: it was started with wrong arguments."""
 
 
+class EpochBegan(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The stage's ranks are loaded, warm and joined with those of the other stages."""
+
+    epoch: int
+
+
 class HeadBeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The head's loop moves. One for a node that it does not know asks it to join."""
+    """The head's loop moves."""
 
     head: str
     """As in RunStage."""
+    asks_to_join: bool = False
+    """The head does not know this node, or has given it up: what it runs is worth nothing any more."""
 
 
 class ReplicaOver(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -128,4 +136,4 @@ class ReplicaOver(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """True: it failed, and another one may take its place, with other ranks. False: nobody is needed any more."""
 
 
-NodeCommand = RunStage | NodeRefused | HeadBeat | ReplicaOver
+NodeCommand = RunStage | NodeRefused | EpochBegan | HeadBeat | ReplicaOver

@@ -79,11 +79,14 @@ class RankSettings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     device: str
     threads: int
+    """CPU threads of a rank; 0 until its own machine has decided."""
     block_size: int
     max_model_len: int
     max_num_batched_tokens: int
     max_num_seqs: int
     allow_unverified_architecture: bool = False
+    model: str = ""
+    """The model's name by which another machine finds the same files; "" where nobody has to."""
     first_device: int = 0
     """Number of the GPU that rank 0 takes; the others take those after it. Without effect on a CPU."""
 

@@ -7,6 +7,7 @@ StagelineError
 │       ├── ModelSourceError     … the model cannot be found, or its files are damaged
 │       └── UnsupportedModelError  … the architecture is not one that has a parity test
 ├── OverloadedError              the queue is full (HTTP 429)
+├── PeerError                    a machine of the replica cannot be reached, or does not take this one (exit code 75)
 ├── StaleEpochError              a message of an older epoch arrived; the receiver drops it
 ├── StepGapError                 a plan is not the one after the last; the receiver's epoch is over
 └── EngineFailedError            the engine cannot go on (HTTP 503, exit code 1)
@@ -69,6 +70,10 @@ class OverloadedError(StagelineError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class PeerError(StagelineError):
+    """A machine of the replica cannot be reached, or does not take this one: a later try may succeed."""
 
 
 class StaleEpochError(StagelineError):

@@ -19,6 +19,8 @@ class CoreSetup(msgspec.Struct, frozen=True, kw_only=True):
     config: EngineConfig
     """With no ``auto`` or None left that the launcher could resolve."""
     model_folder: str
+    model: str
+    """The model's name by which other machines find the same files."""
     profile: ModelProfile
     specs: tuple[StageSpec, ...]
     eos_token_ids: tuple[int, ...]
@@ -42,6 +44,7 @@ def rank_settings(setup: CoreSetup) -> list[RankSettings]:
     return [
         RankSettings(
             model_folder=setup.model_folder,
+            model=setup.model,
             spec=spec,
             dtype=config.model.dtype,
             device=config.parallel.device,

@@ -45,6 +45,9 @@ class Hosting(Protocol):
     def settings(self) -> list[RankSettings]:
         """What the ranks are to be set up with where they are; once all is prepared."""
 
+    def joined(self, epoch: int) -> None:
+        """All ranks are members of a new epoch."""
+
     def hear(self, name: bytes, message: NodeMessage) -> None:
         """A node said something on the control channel."""
 

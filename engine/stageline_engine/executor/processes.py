@@ -56,6 +56,7 @@ class ProcessExecutor(ABC):
             self._note(error)
             self.close(str(error) or type(error).__name__)
             raise
+        host.joined()
         self._roster.begin_epoch(epoch)
         return Started(loaded=loaded, num_blocks=num_blocks, rank_pids=host.pids())
 

@@ -55,7 +55,7 @@ class RankHost:
         self._ids: dict[bytes, RankId] = {}
         self._there: set[RankId] = set()
         """Ranks that have said Hello, and have not ended."""
-        self._may_come_back = False
+        self._is_assembled = False
         self._epoch = 0
         self._suspicion: tuple[float, StageFailedError] | None = None
         self._failure: StageFailedError | ConfigurationError | None = None
@@ -96,10 +96,13 @@ class RankHost:
         Raises:
             StageFailedError, ConfigurationError: as :meth:`wait_all`.
         """
-        self._may_come_back = True
         self._wait_until(lambda: len(self._there) == len(self._boots) and self._hosting.is_prepared())
-        self._may_come_back = False
+        self._is_assembled = True
         return self._hosting.settings()
+
+    def joined(self) -> None:
+        """Tell whoever hosts the ranks that the epoch has begun."""
+        self._hosting.joined(self._epoch)
 
     def begin_epoch(self, epoch: int) -> None:
         """Refuse from now on what ranks say of other epochs, their failures included."""
@@ -232,7 +235,7 @@ class RankHost:
 
     def _miss(self, left: StageLeft) -> None:
         _log.warning("stage %d: %s", left.stage, left.reason)
-        if self._may_come_back:
+        if not self._is_assembled:
             self.replace(*(rank_id for rank_id in self._boots if rank_id[0] == left.stage))
         elif self._failure is None:
             self._failure = StageFailedError(left.stage, 0, left.reason)

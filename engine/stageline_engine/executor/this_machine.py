@@ -45,6 +45,9 @@ class ThisMachine:
         """As they were given."""
         return self._settings
 
+    def joined(self, epoch: int) -> None:
+        """Nobody else has to know."""
+
     def hear(self, name: bytes, message: NodeMessage) -> None:
         """Nothing: the channel takes no nodes."""
 

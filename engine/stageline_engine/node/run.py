@@ -1,0 +1,199 @@
+"""The loop of a node: joins the head, does what it says for as long as it is there, and joins the next one.
+
+    waiting ──NodeJoin──▶ joined ──RunStage──▶ working ──EpochBegan──▶ member
+       ▲                                          │ another head, or this one failed: its ranks are ended
+       └──────────────────────────────────────────┘
+
+No torch here: the ranks have it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import zmq
+
+from stageline_engine.comm.node_commands import (
+    BEAT_SECONDS,
+    EpochBegan,
+    HeadBeat,
+    NodeBeat,
+    NodeCommand,
+    NodeJoin,
+    NodeLeft,
+    NodeProgress,
+    NodeRefused,
+    ReplicaOver,
+    RunStage,
+)
+from stageline_engine.core.errors import ConfigurationError, PeerError
+from stageline_engine.node.head_link import HeadLink
+from stageline_engine.node.options import NodeOptions
+from stageline_engine.node.probes import Probes
+from stageline_engine.node.stage_work import StageWork, failed
+
+_REMIND_SECONDS = 5.0
+"""Between two lines about a head that is not there."""
+
+
+class Node:
+    """One life of a node. Use it from one thread, whose end is the end of the ranks.
+
+    Args:
+        progress: gets a line for each step that may last long.
+        told_to_end: a descriptor that becomes readable when the node is to end.
+    """
+
+    def __init__(self, options: NodeOptions, probes: Probes, progress: Callable[[str], None], told_to_end: int) -> None:
+        self._options = options
+        self._probes = probes
+        self._print = progress
+        self._told_to_end = told_to_end
+        self._link = HeadLink(options)
+        self._work: StageWork | None = None
+        self._epoch = 0
+        """Of which this stage is a member; 0: of none."""
+        self._is_over = False
+        self._beat_at = 0.0
+        self._remind_at = 0.0
+
+    def run(self) -> None:
+        """Until the replica is over, or the node is told to end. Nothing is left running, however it ends.
+
+        Raises:
+            ConfigurationError: the node's arguments do not fit the head's, or the model cannot be had.
+            PeerError: the head does not take this node.
+        """
+        reason = "the node failed"
+        try:
+            while not self._is_over:
+                self._wait()
+                if self._is_told_to_end():
+                    reason = "it was told to end"
+                    break
+                self._turn()
+        except ConfigurationError as error:
+            self._link.send(failed(error))
+            raise
+        finally:
+            self._end_work()
+            self._link.send(NodeLeft(reason))
+            self._link.close()
+
+    def _wait(self) -> None:
+        poller = zmq.Poller()
+        for socket in [self._told_to_end, *self._link.sockets, *([] if self._work is None else self._work.sockets())]:
+            poller.register(socket, zmq.POLLIN)
+        poller.poll(max(0, int((self._beat_at - time.monotonic()) * 1000)))
+
+    def _is_told_to_end(self) -> bool:
+        try:
+            return os.eventfd_read(self._told_to_end) > 0
+        except BlockingIOError:
+            return False
+
+    def _turn(self) -> None:
+        self._probes.moved(self._why_not_ready())
+        self._link.look()
+        for command in self._link.receive():
+            self._obey(command)
+            if self._is_over:
+                return
+        if self._work is not None:
+            for message in self._work.poll():
+                self._link.send(message)
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            self._beat()
+
+    def _why_not_ready(self) -> str:
+        if not self._link.is_heard:
+            return "the head is not there"
+        return "" if self._epoch else "the stage is no member of the head's epoch yet"
+
+    def _beat(self) -> None:
+        options = self._options
+        if self._link.is_kept_out:
+            raise PeerError(f"what listens at {options.head_host}:{options.head_port} does not take the key of --keys")
+        if self._link.is_silent:
+            self._print("the head has fallen silent: its stage is kept until another head, or the same, is there")
+            self._link.begin_anew()
+        if self._work is not None:
+            self._link.send(NodeBeat(self._work.resident_bytes()))
+        else:
+            self._link.send(NodeJoin(options.stage, options.tp, options.pod, options.address))
+        if not self._link.is_heard and time.monotonic() >= self._remind_at:
+            self._remind_at = time.monotonic() + _REMIND_SECONDS
+            self._print(f"waiting for the head at {options.head_host}:{options.head_port}")
+
+    def _obey(self, command: NodeCommand) -> None:
+        if isinstance(command, RunStage):
+            self._begin(command)
+        elif isinstance(command, EpochBegan):
+            self._epoch = command.epoch
+            self._print(f"stage {self._options.stage} is a member of epoch {command.epoch}")
+        elif isinstance(command, HeadBeat):
+            if self._work is not None and (command.asks_to_join or self._work.order.head != command.head):
+                self._print("the head is another one, or has given this node up: it joins anew")
+                self._end_work()
+        elif isinstance(command, NodeRefused):
+            if command.may_help_later:
+                raise PeerError(f"the head does not take this node: {command.message}")
+            raise ConfigurationError("stageline node", "", command.message)
+        else:
+            self._leave(command)
+
+    def _begin(self, order: RunStage) -> None:
+        if self._work is not None:
+            running = self._work.order
+            if (running.head, running.incarnation) == (order.head, order.incarnation):
+                return
+            self._end_work()
+        spec = order.spec
+        self._print(f"stage {spec.stage} of {spec.num_stages}: layers {spec.start} to {spec.end - 1} of {order.model}")
+        self._work = StageWork(self._options, order, self._tell)
+
+    def _leave(self, over: ReplicaOver) -> None:
+        self._print(f"the head ends: {over.reason}")
+        self._end_work()
+        if over.comes_back:
+            self._link.send(NodeLeft("the head failed"))
+            self._remind_at = time.monotonic() + _REMIND_SECONDS
+        self._is_over = not over.comes_back
+
+    def _end_work(self) -> None:
+        self._epoch = 0
+        if self._work is not None:
+            self._work.close()
+            self._work = None
+
+    def _tell(self, line: str) -> None:
+        self._print(line)
+        self._link.send(NodeProgress(line))
+
+
+def run_node(options: NodeOptions, progress: Callable[[str], None]) -> int:
+    """Be a node until the replica is over or a signal comes; for the main thread. Returns the exit code.
+
+    Raises:
+        ConfigurationError, PeerError: as :meth:`Node.run`.
+    """
+    told_to_end = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        os.eventfd_write(told_to_end, 1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    probes = Probes(options.address, options.status_port)
+    try:
+        progress(f"stage {options.stage} at {options.address}: probes on port {probes.port}")
+        Node(options, probes, progress, told_to_end).run()
+    finally:
+        probes.close()
+    return 130 if received and received[0] == signal.SIGINT else 0

@@ -1,0 +1,226 @@
+"""Stages on other machines, in network namespaces of this one: `stageline node` joins a head, and does what it says."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stageline_engine.comm.key_file import KEY_FILE
+from stageline_engine.core.errors import StageFailedError
+from stageline_engine.executor.inline import InlineExecutor
+from stageline_engine.sources.integrity import read_header
+from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
+from support.hub_server import COMMIT, running_hub
+from support.namespaces import Network, joined_machines
+from support.nodes import STATUS_PORT, Head, Nodes, make_keys, probe, pump, remote_settings, wait_all_dead
+from support.processes import nothing_left
+from support.tiny_models import LAYERS, tiny_model
+
+PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
+MAX_TOKENS = 9
+BOUNDS = (0, 2, LAYERS)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return tiny_model("llama")
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> list[list[int]]:
+    executor = InlineExecutor()
+    executor.start(stage_settings(folder, [0, LAYERS], [1]), lambda loaded: NUM_BLOCKS, lambda line: None, 1)
+    try:
+        return ExecutorDriver(executor).generate(PROMPTS, MAX_TOKENS)
+    finally:
+        executor.close()
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with joined_machines(2) as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
+    with nothing_left():
+        made = Nodes(network, make_keys(tmp_path / "keys"))
+        yield made
+        made.end()
+
+
+@pytest.mark.parametrize("tp", [(1, 1), (2, 1)], ids=["tp1-tp1", "tp2-tp1"])
+def test_nodes_give_the_tokens_of_one_process(
+    nodes: Nodes, folder: Path, expected: list[list[int]], tp: tuple[int, int]
+) -> None:
+    head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, tp))
+    # One comes before the head, the other one after it.
+    early = nodes.start(0, tp=tp[0])
+    early.wait_line("waiting for the head")
+    machine = nodes.network.machines[0]
+    assert probe(machine, "/live") == (200, "ok")
+    assert probe(machine, "/ready") == (503, "the head is not there")
+    assert probe(machine, "/state")[0] == 404
+
+    def on_line(line: str) -> None:
+        if line == "waiting for stage 1 of 2":
+            nodes.start(1, tp=tp[1])
+
+    head.on_line = on_line
+    try:
+        started = head.start()
+        assert [loaded.stage for loaded in started.loaded] == [0] * tp[0] + [1] * tp[1]
+        assert head.driver().generate(PROMPTS, MAX_TOKENS) == expected
+        assert all(resident > 0 for resident in head.executor.resident_bytes())
+        early.wait_line("stage 0 is a member of epoch 1")
+        assert probe(machine, "/ready") == (200, "ok")
+        assert [state for _, state in head.states_of(0)] == ["absent", "loading", "member"]
+        assert head.states_of(1)[-1] == ("pod-1", "member")
+        assert head.states[-1].epoch == 1
+    finally:
+        head.executor.close()
+    assert [node.wait_exit() for node in nodes.started] == [0, 0]
+
+
+def test_a_lost_node_is_named_and_the_other_one_joins_the_next_head(
+    nodes: Nodes, folder: Path, expected: list[list[int]]
+) -> None:
+    settings = remote_settings(folder, BOUNDS, (1, 1))
+    head = Head(nodes.network, nodes.keys, settings)
+    survivor, victim = nodes.start(0), nodes.start(1)
+    try:
+        head.start()
+        driver = head.driver()
+        assert driver.generate(PROMPTS, MAX_TOKENS) == expected
+        ranks = victim.family()[1:]
+        victim.signal(signal.SIGKILL)
+        with pytest.raises(StageFailedError, match="pod-1") as caught:
+            driver.wait_for(10**6)
+        assert caught.value.stage == 1
+        assert head.states_of(1)[-1] == ("pod-1", "lost")
+        wait_all_dead(ranks)
+    finally:
+        head.executor.close("stage 1 failed")
+    survivor.wait_line("the head ends: stage 1 failed")
+
+    # Another head in its place. SIGTERM is told as a farewell, and leaves nothing.
+    head = Head(nodes.network, nodes.keys, settings)
+    successor = nodes.start(1)
+    try:
+        head.start()
+        driver = head.driver()
+        assert driver.generate(PROMPTS, MAX_TOKENS) == expected
+        family = successor.family()
+        successor.signal(signal.SIGTERM)
+        with pytest.raises(StageFailedError, match="it was told to end") as caught:
+            driver.wait_for(10**6)
+        assert caught.value.stage == 1
+        assert successor.wait_exit() == 0
+        wait_all_dead(family)
+    finally:
+        head.executor.close()
+    assert survivor.wait_exit() == 0
+
+
+def test_each_node_fetches_its_own_stage_and_nothing_else(
+    nodes: Nodes, folder: Path, expected: list[list[int]], tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    weights = list(folder.glob("*.safetensors"))
+    with running_hub("org/tiny", files, nodes.network.address) as hub:
+        head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, (2, 1), f"hf://org/tiny@{COMMIT}"))
+        for number, tp in enumerate((2, 1)):
+            own = {
+                "HF_ENDPOINT": hub.url,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / f"hf-{number}"),
+                "XDG_CACHE_HOME": str(tmp_path / f"cache-{number}"),
+                "STAGELINE_CACHE": "",
+            }
+            nodes.start(number, tp=tp, env=own)
+        try:
+            head.start()
+            assert head.driver().generate(PROMPTS, MAX_TOKENS) == expected
+        finally:
+            head.executor.close()
+        headers = sum(read_header(file).length for file in weights)
+        total = sum(file.stat().st_size for file in weights)
+        # Each node reads the headers, to know where its tensors are. No tensor is read by both.
+        assert hub.sent_weights() == total + headers
+
+
+def test_a_node_that_does_not_fit_is_refused_on_both_sides(nodes: Nodes, folder: Path, tmp_path: Path) -> None:
+    head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, (1, 2)))
+    with head.listening() as host:
+        for number, more, words in (
+            (0, {"tp": 2}, "--tp=2: the head was started with a --tp of 1 for stage 0"),
+            (1, {"stage": 2}, "--stage=2: the head has 2 stages"),
+        ):
+            node = nodes.start(number, **more)
+            pump(host, lambda node=node: node.process.poll() is not None)
+            assert node.wait_exit() == 2
+            assert words in node.log
+            assert any(f"refused pod-{number}" in line and words in line for line in head.lines)
+
+        stranger = nodes.start(1, tp=2, keys=make_keys(tmp_path / "other"))
+        pump(host, lambda: stranger.process.poll() is not None)
+        assert stranger.wait_exit() == 75
+        assert "does not take the key of --keys" in stranger.log
+        assert head.states_of(1) == [("", "absent")]
+
+
+def test_of_two_nodes_for_one_stage_the_one_that_answers_stays(nodes: Nodes, folder: Path) -> None:
+    head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, (1, 1)))
+    with head.listening() as host:
+        first = nodes.start(0)
+        pump(host, lambda: head.states_of(0)[-1] == ("pod-0", "loading"))
+        second = nodes.start(1, stage=0)
+        pump(host, lambda: second.process.poll() is not None)
+        assert second.wait_exit() == 75
+        assert "stage 0 has a node that answers: pod-0" in second.log
+
+        first.signal(signal.SIGSTOP)
+        third = nodes.start(1, stage=0)
+        pump(host, lambda: head.states_of(0)[-1] == ("pod-1", "loading"))
+        third.wait_line("stage 0 of 2")
+        assert ("pod-0", "lost") in head.states_of(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), (b"", "the file has 0 bytes"), (bytes(33), "the file has more than 32 bytes")],
+    ids=["missing", "empty", "long"],
+)
+def test_a_key_that_is_none_is_told_at_once(nodes: Nodes, tmp_path: Path, content: bytes | None, words: str) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    if content is not None:
+        (folder / KEY_FILE).write_bytes(content)
+    node = nodes.start(0, keys=folder)
+    assert node.wait_exit() == 2
+    assert f"--keys='{folder / KEY_FILE}': {words}" in node.log
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"--address": "192.0.2.1"}, "--address='192.0.2.1': no network interface has"),
+        ({"--head": "nowhere"}, "--head='nowhere': write HOST:PORT"),
+        ({"--status-port": "1000000"}, "--status-port=1000000"),
+    ],
+)
+def test_arguments_that_cannot_be_are_told_at_once(nodes: Nodes, more: dict[str, str], words: str) -> None:
+    node = nodes.start(0, more=more)
+    assert node.wait_exit() == 2
+    assert words in node.log
+
+
+def test_a_status_port_in_use_is_told_at_once(nodes: Nodes) -> None:
+    nodes.start(0).wait_line("waiting for the head")
+    node = nodes.start(0)
+    assert node.wait_exit() == 2
+    assert f"--status-port='{nodes.network.machines[0].address}:{STATUS_PORT}': Address already in use" in node.log
