@@ -69,7 +69,7 @@ generate: install ## write what is made from types and docstrings: definition, c
 	$(BIN)/python charts/dashboards
 
 requirements: install ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra ray --extra operator --extra dev pyproject.toml -o requirements/dev.txt
 
 clean: ## remove the environment
 	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Ray finds machines for stages, places them and watches as a backstop; it is on the way of no step."""
