@@ -10,7 +10,7 @@ import torch
 
 from stageline_engine.core.deployment import RankLoaded, RankSettings, StageSpec
 from stageline_engine.core.errors import ModelSourceError, StageFailedError
-from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, StepReport, StepResult
+from stageline_engine.core.messages import AdmitSequence, PipelineState, Segment, StepPlan, StepReport, StepResult
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.executor.inline import InlineExecutor
 from stageline_engine.executor.thread_ranks import RankThreads
@@ -54,11 +54,21 @@ def test_a_step_runs_through_stages_of_different_width(executor: InlineExecutor)
         seen.extend(loaded)
         return 20
 
-    started = executor.start(_settings(folder, (2, 1, 2)), choose, lines.append, 4)
+    states: list[PipelineState] = []
+
+    started = executor.start(_settings(folder, (2, 1, 2)), choose, lines.append, 4, states.append)
     assert started.num_blocks == 20
     assert started.loaded == seen
     assert [(loaded.stage, loaded.rank) for loaded in seen] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]
     assert len(lines) == 6
+    assert [(state.epoch, [stage.state for stage in state.stages]) for state in states] == [
+        (0, ["absent", "absent", "absent"]),
+        (0, ["loading", "absent", "absent"]),
+        (0, ["loading", "loading", "absent"]),
+        (0, ["loading", "loading", "loading"]),
+        (4, ["member", "member", "member"]),
+    ]
+    assert [(stage.tensor_parallel, stage.layers[0]) for stage in states[-1].stages] == [(2, 0), (1, 1), (2, 3)]
     assert (executor.sockets(), executor.resident_bytes(), executor.poll()) == ([], [], [])
 
     executor.admit(AdmitSequence(4, 0, prompt, 9, SamplingParams(temperature=0.0), 0, ()))

@@ -79,6 +79,12 @@ def test_blocks_are_what_the_tightest_rank_holds() -> None:
     assert kv_blocks(ranks, settings, 160) == int(9 * 10**8 // 3 * 0.6) // 4000
 
 
+def test_ranks_on_machines_of_their_own_share_with_their_stage_only() -> None:
+    ranks = [loaded(0), loaded(1, 0, block=1500), loaded(1, 1, block=1500)]
+    settings = config(stages=2, max_num_seqs=100_000, executor="ray")
+    assert kv_blocks(ranks, settings, 160) == int(10**9 // 2 * 0.6) // 1500
+
+
 def test_gpus_do_not_share_memory_and_give_what_a_plan_says() -> None:
     settings = config(stages=2, device="cuda", max_num_seqs=100_000)
     ranks = [msgspec.structs.replace(loaded(stage), weight_bytes=10**9) for stage in (0, 1)]

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import psutil
 
-from stageline_engine.comm.key_file import KEY_BYTES, KEY_FILE
+from stageline_engine.comm.key_file import KEY_BYTES, KEY_FILE, read_keys
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.messages import PipelineState
 from stageline_engine.executor.base import Started
@@ -95,7 +95,7 @@ class Head:
     """An executor over nodes. ``states`` and ``lines`` keep what it told."""
 
     def __init__(self, network: Network, keys: Path, settings: Sequence[RankSettings]) -> None:
-        self.executor = NodesExecutor(keys, network.address, CONTROL_PORT)
+        self.executor = NodesExecutor(read_keys(keys), network.address, CONTROL_PORT)
         self.settings = settings
         self.states: list[PipelineState] = []
         self.lines: list[str] = []

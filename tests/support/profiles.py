@@ -80,11 +80,14 @@ def config(
     max_num_seqs: int = 64,
     max_model_len: int | None = None,
     micro_batches: int | None = None,
+    executor: str = "local",
 ) -> EngineConfig:
     """A resolved configuration."""
     return EngineConfig(
         model=ModelConfig(model="model", dtype=dtype, max_model_len=max_model_len),
-        parallel=ParallelConfig(stages=stages, tp=tp, layer_split=layer_split, threads=threads, device=device),
+        parallel=ParallelConfig(
+            stages=stages, tp=tp, layer_split=layer_split, threads=threads, device=device, executor=executor
+        ),
         cache=CacheConfig(block_size=block_size, kv_memory=kv_memory),
         scheduler=SchedulerConfig(max_num_seqs=max_num_seqs, micro_batches=micro_batches),
     )

@@ -6,15 +6,13 @@ import sys
 import time
 
 from stageline_engine.core.errors import (
+    EXIT_COMMUNICATION,
     ConfigurationError,
     EngineStartError,
     InvalidInputError,
     PeerError,
     StagelineError,
 )
-
-EXIT_COMMUNICATION = 75
-"""A machine of the replica went away or refuses: a later try may succeed (EX_TEMPFAIL)."""
 
 
 class Progress:

@@ -10,12 +10,20 @@ import functools
 import inspect
 import re
 import textwrap
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cyclopts import Group, Parameter
 
-from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
+from stageline_engine.core.config import (
+    CacheConfig,
+    ControlConfig,
+    EngineConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+)
 
 MODEL = Group.create_ordered("Model")
 PARALLEL = Group.create_ordered("Parallelism")
@@ -24,6 +32,7 @@ SCHEDULER = Group.create_ordered("Scheduler")
 LIMITS = Group.create_ordered("Time limits")
 LOGGING = Group.create_ordered("Logging")
 SERVER = Group.create_ordered("Server")
+CONTROL = Group.create_ordered("Stages on other machines")
 PLAN = Group.create_ordered("Plan")
 TOP = Group.create_ordered("Top")
 
@@ -83,6 +92,10 @@ MaxNumSeqs = Annotated[int, _flag(SchedulerConfig, "max_num_seqs", SCHEDULER)]
 MaxNumBatchedTokens = Annotated[int | None, _flag(SchedulerConfig, "max_num_batched_tokens", SCHEDULER)]
 MicroBatches = Annotated[int | None, _flag(SchedulerConfig, "micro_batches", SCHEDULER)]
 MaxWaiting = Annotated[int, _flag(SchedulerConfig, "max_waiting", SCHEDULER)]
+
+ControlPort = Annotated[int | None, _flag(ControlConfig, "control_port", CONTROL)]
+Keys = Annotated[Path | None, _flag(ControlConfig, "keys", CONTROL)]
+RayAddress = Annotated[str | None, _flag(ControlConfig, "ray_address", CONTROL)]
 
 StartTimeout = Annotated[float, _flag(EngineConfig, "start_timeout", LIMITS)]
 HangTimeout = Annotated[float, _flag(EngineConfig, "hang_timeout", LIMITS)]

@@ -13,13 +13,9 @@ from stageline_engine.cli.console import Progress
 from stageline_engine.comm.key_file import read_keys
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.core.logs import set_up_logging
-from stageline_engine.node.options import NodeOptions, address_towards, check_address, parse_head
+from stageline_engine.node.options import POD_ADDRESS, POD_NAME, NodeOptions, address_towards, check_address, parse_host
 from stageline_engine.node.run import run_node
 
-POD_NAME = "STAGELINE_POD_NAME"
-"""Environment variable with the name of the own pod."""
-POD_ADDRESS = "STAGELINE_POD_IP"
-"""Environment variable with the address of the own pod."""
 _RETRY_SECONDS = 2.0
 
 
@@ -41,7 +37,7 @@ def node_command(
     """Run one pipeline stage for a head on another machine."""
     set_up_logging("info")
     progress = Progress()
-    host, port = parse_head(head)
+    host, port = parse_host("--head", head)
     if stage < 0:
         raise ConfigurationError("--stage", stage, "give a number from 0")
     if tp < 1:

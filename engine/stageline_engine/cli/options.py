@@ -7,6 +7,7 @@ them into the configuration with :func:`engine_config` and :func:`server_setting
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stageline_engine.cli import flags
+from stageline_engine.comm.key_file import read_keys
 from stageline_engine.core.config import (
     CacheConfig,
+    ControlConfig,
     EngineConfig,
     ModelConfig,
     ParallelConfig,
@@ -23,6 +26,7 @@ from stageline_engine.core.config import (
     validate,
 )
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.node.options import POD_ADDRESS, address_towards, parse_host
 from stageline_engine.planning.units import parse_bytes
 from stageline_engine.server.settings import ServerSettings, load_api_keys
 
@@ -90,7 +94,48 @@ class ServerOptions:
     ] = None
 
 
-def engine_config(model: str, options: EngineOptions) -> EngineConfig:
+@dataclass(frozen=True, kw_only=True)
+class ControlOptions:
+    """How stages on other machines come to the head; only with ``--executor ray``."""
+
+    control_port: flags.ControlPort = None
+    keys: flags.Keys = None
+    ray_address: flags.RayAddress = None
+
+
+def control_config(options: ControlOptions, executor: str, host: str) -> ControlConfig | None:
+    """What the flags ask for; None for executors whose ranks are all on this machine.
+
+    Args:
+        host: address that the head listens on, unless its pod has one, or the way to Ray decides.
+
+    Raises:
+        ConfigurationError: names the flag, its value and the remedy.
+    """
+    flags_given = {"--control-port": options.control_port, "--keys": options.keys, "--ray-address": options.ray_address}
+    if executor != "ray":
+        for flag, value in flags_given.items():
+            if value is not None:
+                remedy = "only --executor ray has stages on other machines: leave it out"
+                raise ConfigurationError(flag, value if isinstance(value, int) else str(value), remedy)
+        return None
+    if options.control_port is None:
+        raise ConfigurationError("--control-port", None, "give the port at which stages on other machines join")
+    if options.keys is not None:
+        # The engine core takes them; what is wrong with them is told here, before the long steps.
+        read_keys(options.keys)
+    address = os.environ.get(POD_ADDRESS)
+    if not address and options.ray_address is not None:
+        address = address_towards(*parse_host("--ray-address", options.ray_address))
+    return ControlConfig(
+        address=address or host,
+        control_port=options.control_port,
+        keys=None if options.keys is None else str(options.keys),
+        ray_address=options.ray_address,
+    )
+
+
+def engine_config(model: str, options: EngineOptions, control: ControlConfig | None = None) -> EngineConfig:
     """The configuration that the flags ask for, validated as far as is possible without the model.
 
     Raises:
@@ -124,6 +169,7 @@ def engine_config(model: str, options: EngineOptions) -> EngineConfig:
             micro_batches=options.micro_batches,
             max_waiting=options.max_waiting,
         ),
+        control=control,
         start_timeout=options.start_timeout,
         hang_timeout=options.hang_timeout,
         log_level=options.log_level,

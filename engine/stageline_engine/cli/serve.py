@@ -14,9 +14,16 @@ import uvloop
 from cyclopts import Parameter
 
 from stageline_engine.cli import flags
-from stageline_engine.cli.console import Progress
+from stageline_engine.cli.console import Progress, fail
 from stageline_engine.cli.last_resort import end_within
-from stageline_engine.cli.options import EngineOptions, ServerOptions, engine_config, server_settings
+from stageline_engine.cli.options import (
+    ControlOptions,
+    EngineOptions,
+    ServerOptions,
+    control_config,
+    engine_config,
+    server_settings,
+)
 from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.client.launch import Launch, prepare
 from stageline_engine.core.errors import EngineFailedError
@@ -31,6 +38,7 @@ from stageline_engine.text.tokenizer import Tokenizer
 
 ENGINE_DEFAULTS = EngineOptions()
 SERVER_DEFAULTS = ServerOptions()
+CONTROL_DEFAULTS = ControlOptions()
 INTERRUPTED = 130
 """Exit code of a command that a signal ended before it served."""
 LEAVE_SECONDS = 1.5
@@ -43,9 +51,10 @@ def serve_command(
     *,
     engine: Annotated[EngineOptions, Parameter(name="*")] = ENGINE_DEFAULTS,
     server: Annotated[ServerOptions, Parameter(name="*")] = SERVER_DEFAULTS,
+    control: Annotated[ControlOptions, Parameter(name="*")] = CONTROL_DEFAULTS,
 ) -> int:
     """Serve a model with the OpenAI API."""
-    config = engine_config(model, engine)
+    config = engine_config(model, engine, control_config(control, engine.executor, server.host))
     set_up_logging(config.log_level)
     settings = server_settings(server)
     progress = Progress()
@@ -95,7 +104,8 @@ async def _serve(
         _announce(launch, options, _url(options.host, listener), progress)
         code = await serve(app, listener, drain_timeout=options.drain_timeout)
         if engine.failure is not None:
-            raise EngineFailedError(engine.failure.message)
+            fail(EngineFailedError(engine.failure.message))
+            code = engine.failure.exit_code
         end_within(LEAVE_SECONDS, code)
         return code
     finally:

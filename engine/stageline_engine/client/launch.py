@@ -73,6 +73,10 @@ def _on_device(config: EngineConfig) -> tuple[EngineConfig, MemoryLimit | None]:
         ConfigurationError: there are fewer GPUs than ranks.
     """
     parallel = config.parallel
+    if parallel.executor == "ray":
+        # What the stages' machines have, each says itself when its ranks load.
+        device = "cpu" if parallel.device == "auto" else parallel.device
+        return msgspec.structs.replace(config, parallel=msgspec.structs.replace(parallel, device=device)), None
     if parallel.device != "cpu":
         gpus = visible_gpus()
         if parallel.device == "cuda" or gpus != []:
@@ -104,6 +108,8 @@ def check_shape(folder: Path, config: EngineConfig) -> None:
 def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
     """``config``, whose device is decided, with dtype, threads and longest sequence decided too.
 
+    Threads of ranks on other machines stay open: each machine gives them what its cores are.
+
     Raises:
         ConfigurationError: the model was not made for so long sequences.
     """
@@ -116,7 +122,9 @@ def resolved(config: EngineConfig, profile: ModelProfile) -> EngineConfig:
         raise ConfigurationError(
             "--max-model-len", longest, f"the model was made for sequences of at most {profile.max_model_len} tokens"
         )
-    threads = parallel.threads or default_threads(os.cpu_count() or 1, parallel.num_ranks)
+    threads = parallel.threads
+    if threads is None and parallel.executor != "ray":
+        threads = default_threads(os.cpu_count() or 1, parallel.num_ranks)
     return msgspec.structs.replace(
         config,
         model=msgspec.structs.replace(model, dtype=dtype, max_model_len=longest),

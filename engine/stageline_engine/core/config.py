@@ -48,7 +48,8 @@ class ParallelConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     executor: str = "local"
-    """Who hosts the ranks: ``local`` (processes of this machine) or ``inline`` (threads of this process, for tests)."""
+    """Who hosts the ranks: ``local`` (processes of this machine), ``ray`` (a machine for each stage, which Ray finds or
+    which runs ``stageline node``), or ``inline`` (threads of this process, for tests)."""
 
     def tp_of(self, stage: int) -> int:
         """Number of tensor-parallel ranks of ``stage``."""
@@ -85,6 +86,21 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences that may wait for admission (a request has ``n``); more requests are answered with 429."""
 
 
+class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How stages on other machines come to the head; only for the executor ``ray``."""
+
+    address: str
+    """Address of this machine that they reach."""
+    control_port: int
+    """Port at which stages on other machines join the head."""
+    keys: str | None = None
+    """Folder with the file curve.key, which the head and its stages share; default, with ``--ray-address``: a fresh
+    key."""
+    ray_address: str | None = None
+    """HOST:PORT of a Ray cluster that is there already, to find machines for the stages in; default: every stage runs
+    ``stageline node``, and comes by itself."""
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the engine core needs to start."""
 
@@ -92,6 +108,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     parallel: ParallelConfig = ParallelConfig()
     cache: CacheConfig = CacheConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    control: ControlConfig | None = None
+    """None for executors whose ranks are all on this machine."""
     start_timeout: float = 600.0
     """Seconds without a sign of progress that fetching, loading and warm-up may take."""
     hang_timeout: float = 30.0
@@ -122,6 +140,7 @@ def validate(config: EngineConfig) -> None:
     _one_of("--log-level", config.log_level, LEVELS)
     _validate_model(config.model)
     _validate_parallel(config.parallel)
+    _validate_control(config)
     _at_least("--block-size", config.cache.block_size, 1)
     _at_least("--kv-memory", config.cache.kv_memory, 1)
     _at_least("--max-num-seqs", config.scheduler.max_num_seqs, 1)
@@ -148,7 +167,7 @@ def _validate_parallel(parallel: ParallelConfig) -> None:
     _at_least("--stages", parallel.stages, 1)
     _at_least("--threads", parallel.threads, 1)
     _one_of("--device", parallel.device, ("auto", "cpu", "cuda"))
-    _one_of("--executor", parallel.executor, ("local", "inline"))
+    _one_of("--executor", parallel.executor, ("local", "ray", "inline"))
     if len(parallel.tp) not in (1, parallel.stages):
         raise ConfigurationError(
             "--tp", ",".join(map(str, parallel.tp)), f"give one number, or one for each of the {parallel.stages} stages"
@@ -163,6 +182,24 @@ def _validate_parallel(parallel: ParallelConfig) -> None:
             )
         if min(parallel.layer_split) < 1:
             raise ConfigurationError("--layer-split", shown, "each stage needs at least one layer")
+
+
+def _validate_control(config: EngineConfig) -> None:
+    control = config.control
+    if config.parallel.executor != "ray":
+        if control is not None:
+            remedy = "only --executor ray has stages on other machines: leave it out"
+            raise ConfigurationError("--control-port", control.control_port, remedy)
+        return
+    if control is None:
+        remedy = "stages on other machines have to find the head: give --control-port, and --keys or --ray-address"
+        raise ConfigurationError("--executor", "ray", remedy)
+    typed_fields(checked_struct("control", control, ControlConfig, ConfigurationError), _wrong_type)
+    if not 0 < control.control_port < 65536:
+        raise ConfigurationError("--control-port", control.control_port, "give a number from 1 to 65535")
+    if control.keys is None and control.ray_address is None:
+        remedy = "give the folder with the curve.key that the stages have too, or --ray-address"
+        raise ConfigurationError("--keys", None, remedy)
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:

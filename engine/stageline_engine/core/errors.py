@@ -72,6 +72,11 @@ class OverloadedError(StagelineError):
         self.retry_after = retry_after
 
 
+EXIT_COMMUNICATION = 75
+"""Exit code of a command that ends because a machine of the replica went away, or does not take this one: a later try
+may succeed (EX_TEMPFAIL)."""
+
+
 class PeerError(StagelineError):
     """A machine of the replica cannot be reached, or does not take this one: a later try may succeed."""
 
@@ -121,7 +126,8 @@ class LinkFailedError(EngineFailedError):
 
 
 class EngineStartError(EngineFailedError):
-    """The engine did not start; ``exit_code`` is 2 when the configuration or the model's files are at fault, else 1."""
+    """The engine did not start; ``exit_code`` is 2 when the configuration or the model's files are at fault, 75 when a
+    machine of the replica is, else 1."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -324,7 +324,7 @@ class EngineFailed(msgspec.Struct, frozen=True, array_like=True, kw_only=True, t
 
     message: str
     exit_code: int = 1
-    """2 for a configuration error, 1 otherwise."""
+    """2 for a configuration error, 75 when a machine of the replica failed, 1 otherwise."""
 
 
 CoreCommand = AddRequest | AbortSequences | Drain | Shutdown

@@ -19,7 +19,13 @@ from stageline_engine.agent.death_signal import die_with_parent
 from stageline_engine.cache.allocator import BlockAllocator
 from stageline_engine.core.blocks import NUM_SCRATCH_BLOCKS
 from stageline_engine.core.deployment import RankLoaded
-from stageline_engine.core.errors import EngineFailedError, InvalidInputError, StagelineError
+from stageline_engine.core.errors import (
+    EXIT_COMMUNICATION,
+    EngineFailedError,
+    InvalidInputError,
+    StageFailedError,
+    StagelineError,
+)
 from stageline_engine.core.logs import set_up_logging
 from stageline_engine.core.messages import (
     CoreCommand,
@@ -58,7 +64,7 @@ class CoreProcess:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(CoreCommand)
         self._poller = zmq.Poller()
-        self._executor: Executor = make_executor(setup.config.parallel.executor)
+        self._executor: Executor = make_executor(setup.config)
         self._stopping = False
 
     def emit(self, event: CoreEvent) -> None:
@@ -72,11 +78,14 @@ class CoreProcess:
             self._serve(loop, stats, scheduler)
             return 0
         except InvalidInputError as error:
-            self._fail(error, exit_code=2)
+            self._fail(error, 2)
             return 2
         except StagelineError as error:
-            self._fail(error, exit_code=1)
-            return 1
+            # Ranks on other machines are peers: what befalls them is told of them.
+            is_peer = isinstance(error, StageFailedError) and self._setup.config.control is not None
+            code = EXIT_COMMUNICATION if is_peer else 1
+            self._fail(error, code)
+            return code
         finally:
             self._executor.close()
             self._socket.close()

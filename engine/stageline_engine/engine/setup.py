@@ -48,7 +48,7 @@ def rank_settings(setup: CoreSetup) -> list[RankSettings]:
             spec=spec,
             dtype=config.model.dtype,
             device=config.parallel.device,
-            threads=config.parallel.threads or 1,
+            threads=config.parallel.threads or 0,
             block_size=config.cache.block_size,
             max_model_len=setup.max_model_len,
             max_num_batched_tokens=setup.token_budget,

@@ -12,7 +12,7 @@ from stageline_engine.agent.node_agent import RankDied
 from stageline_engine.comm.commands import RankBoot, RankId
 from stageline_engine.comm.node_commands import NodeMessage
 from stageline_engine.core.deployment import RankSettings
-from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.core.errors import ConfigurationError, EngineFailedError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class StageLeft:
     reason: str
 
 
-Trouble = RankDied | StageLeft | ConfigurationError
+Trouble = RankDied | StageLeft | EngineFailedError | ConfigurationError
 
 
 class Hosting(Protocol):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from stageline_engine.comm.channel import HeadChannel
+from stageline_engine.comm.commands import ReplicaKeys
 from stageline_engine.comm.curve import KeyedContext
-from stageline_engine.comm.key_file import read_keys
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.executor.processes import ProcessExecutor
@@ -21,16 +20,13 @@ class NodesExecutor(ProcessExecutor):
     """See :class:`executor.base.Executor`.
 
     Args:
-        keys: folder with the key that head and nodes share.
+        keys: those that head and nodes share.
         address, port: where nodes and ranks find this head.
-
-    Raises:
-        ConfigurationError: the key is missing or malformed.
     """
 
-    def __init__(self, keys: Path, address: str, port: int) -> None:
+    def __init__(self, keys: ReplicaKeys, address: str, port: int) -> None:
         super().__init__()
-        self._keys = read_keys(keys)
+        self._keys = keys
         self._address = address
         self._port = port
 
@@ -42,6 +38,16 @@ class NodesExecutor(ProcessExecutor):
         except OSError as error:
             context.close()
             raise ConfigurationError("--control-port", f"{self._address}:{self._port}", f"{error}") from error
-        nodes = RemoteNodes(channel, settings, progress, roster)
+        nodes = self.make_nodes(channel, settings, progress, roster)
         # A head's ranks are called otherwise than those of the head before it, which may still knock.
         return RankHost(settings, context, channel, nodes, first_incarnation=time.time_ns() // 1_000_000)
+
+    def make_nodes(
+        self,
+        channel: HeadChannel,
+        settings: Sequence[RankSettings],
+        progress: Callable[[str], None],
+        roster: Roster,
+    ) -> RemoteNodes:
+        """Who takes the nodes that join."""
+        return RemoteNodes(channel, settings, progress, roster)

@@ -10,7 +10,7 @@ import zmq
 
 from stageline_engine.comm.commands import RankId
 from stageline_engine.core.deployment import RankLoaded, RankSettings
-from stageline_engine.core.errors import ConfigurationError, StageFailedError
+from stageline_engine.core.errors import StageFailedError
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
 from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.rank_host import RankHost
@@ -78,9 +78,11 @@ class ProcessExecutor(ABC):
         failure = host.take_failure()
         if failure is not None:
             self._note(failure)
-        if isinstance(failure, ConfigurationError):
+        if isinstance(failure, StageFailedError):
+            events.append(failure)
+        elif failure is not None:
             raise failure
-        return events if failure is None else [*events, failure]
+        return events
 
     def sockets(self) -> list[zmq.Socket[bytes] | int]:
         """See :class:`executor.base.Executor`."""

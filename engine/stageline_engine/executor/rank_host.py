@@ -19,7 +19,7 @@ from stageline_engine.comm.commands import Hello, RankBoot, RankFailed, RankId, 
 from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.comm.node_commands import NodeMessage
 from stageline_engine.core.deployment import RankSettings
-from stageline_engine.core.errors import ConfigurationError, StageFailedError, StaleEpochError
+from stageline_engine.core.errors import ConfigurationError, EngineFailedError, StageFailedError, StaleEpochError
 from stageline_engine.executor.hosting import Hosting, StageLeft
 from stageline_engine.executor.rank_setup import Reply, all_members
 
@@ -58,7 +58,7 @@ class RankHost:
         self._is_assembled = False
         self._epoch = 0
         self._suspicion: tuple[float, StageFailedError] | None = None
-        self._failure: StageFailedError | ConfigurationError | None = None
+        self._failure: EngineFailedError | ConfigurationError | None = None
         self._start(
             [
                 RankBoot(
@@ -166,7 +166,7 @@ class RankHost:
                 self._failure = self._failure or trouble
         return replies
 
-    def take_failure(self) -> StageFailedError | ConfigurationError | None:
+    def take_failure(self) -> EngineFailedError | ConfigurationError | None:
         """What went wrong, once; the cause rather than what followed from it."""
         if self._failure is None and self._suspicion is not None and time.monotonic() >= self._suspicion[0]:
             self._failure = self._suspicion[1]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
+from stageline_engine.core.config import EngineConfig
 from stageline_engine.executor.base import Executor
 
 EXECUTORS = {
     "local": "stageline_engine.executor.local:LocalExecutor",
+    "ray": "stageline_engine.executor.ray:RayExecutor",
     "inline": "stageline_engine.executor.inline:InlineExecutor",
 }
 
 
-def make_executor(name: str) -> Executor:
-    """A new executor; ``name`` is a key of EXECUTORS."""
-    module, _, attribute = EXECUTORS[name].partition(":")
-    executor: Executor = getattr(importlib.import_module(module), attribute)()
-    return executor
+def make_executor(config: EngineConfig) -> Executor:
+    """A new executor, as ``config`` names it."""
+    module, _, attribute = EXECUTORS[config.parallel.executor].partition(":")
+    made: Callable[..., Executor] = getattr(importlib.import_module(module), attribute)
+    return made() if config.control is None else made(config.control)

@@ -112,6 +112,11 @@ class RemoteNodes:
         """See :class:`executor.hosting.Hosting`."""
         return all(place.node is not None and place.node.prepared is not None for place in self._places)
 
+    @property
+    def have_all_joined(self) -> bool:
+        """Whether every stage has a node."""
+        return all(place.node is not None for place in self._places)
+
     def settings(self) -> list[RankSettings]:
         """See :class:`executor.hosting.Hosting`."""
         settings: list[RankSettings] = []

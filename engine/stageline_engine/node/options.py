@@ -10,6 +10,11 @@ from stageline_engine.comm.commands import ReplicaKeys
 from stageline_engine.comm.curve import endpoint_of
 from stageline_engine.core.errors import ConfigurationError
 
+POD_NAME = "STAGELINE_POD_NAME"
+"""Environment variable with the name of the own pod."""
+POD_ADDRESS = "STAGELINE_POD_IP"
+"""Environment variable with the address of the own pod."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions:
@@ -33,7 +38,7 @@ class NodeOptions:
         return endpoint_of(self.head_host, self.head_port)
 
 
-def parse_head(text: str) -> tuple[str, int]:
+def parse_host(flag: str, text: str) -> tuple[str, int]:
     """``HOST:PORT``, or ``[ADDRESS]:PORT`` for an IPv6 address.
 
     Raises:
@@ -42,7 +47,7 @@ def parse_head(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigurationError("--head", text, "write HOST:PORT, e.g. head.example:7400")
+        raise ConfigurationError(flag, text, "write HOST:PORT, e.g. head.example:7400")
     return host, int(port)
 
 

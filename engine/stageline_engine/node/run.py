@@ -33,6 +33,7 @@ from stageline_engine.core.errors import ConfigurationError, PeerError
 from stageline_engine.node.head_link import HeadLink
 from stageline_engine.node.options import NodeOptions
 from stageline_engine.node.probes import Probes
+from stageline_engine.node.ray_side import RaySide
 from stageline_engine.node.stage_work import StageWork, failed
 
 _REMIND_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Node:
         self._probes = probes
         self._print = progress
         self._told_to_end = told_to_end
+        self._ray = RaySide(options)
         self._link = HeadLink(options)
         self._work: StageWork | None = None
         self._epoch = 0
@@ -82,10 +84,12 @@ class Node:
             self._end_work()
             self._link.send(NodeLeft(reason))
             self._link.close()
+            self._ray.close()
 
     def _wait(self) -> None:
         poller = zmq.Poller()
-        for socket in [self._told_to_end, *self._link.sockets, *([] if self._work is None else self._work.sockets())]:
+        working = [] if self._work is None else self._work.sockets()
+        for socket in [self._told_to_end, *self._link.sockets, *working, *self._ray.sockets()]:
             poller.register(socket, zmq.POLLIN)
         poller.poll(max(0, int((self._beat_at - time.monotonic()) * 1000)))
 
@@ -97,6 +101,7 @@ class Node:
 
     def _turn(self) -> None:
         self._probes.moved(self._why_not_ready())
+        self._ray.poll()
         self._link.look()
         for command in self._link.receive():
             self._obey(command)

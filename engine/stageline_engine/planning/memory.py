@@ -210,11 +210,10 @@ def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len:
     one_sequence = blocks_of(max_model_len, config.cache.block_size)
     least = one_sequence + NUM_SCRATCH_BLOCKS
     useful = one_sequence * config.scheduler.max_num_seqs + NUM_SCRATCH_BLOCKS
-    sharing = len(loaded) if config.parallel.device == "cpu" else 1
     ranks = [rank for rank in loaded if rank.kv_block_bytes]
     if not ranks:
         return useful
-    budgets = [_kv_budget(rank, config, sharing) for rank in ranks]
+    budgets = [_kv_budget(rank, config, _sharing(rank, loaded, config)) for rank in ranks]
     blocks, tightest = min(
         (budget // rank.kv_block_bytes, index) for index, (rank, budget) in enumerate(zip(ranks, budgets, strict=True))
     )
@@ -230,6 +229,15 @@ def kv_blocks(loaded: Sequence[RankLoaded], config: EngineConfig, max_model_len:
         remedy = f"{where}, {show_bytes(rank.free_bytes)} are free: give a smaller --max-model-len or more --stages"
         raise ConfigurationError("--max-model-len", max_model_len, remedy)
     return min(blocks, useful)
+
+
+def _sharing(rank: RankLoaded, loaded: Sequence[RankLoaded], config: EngineConfig) -> int:
+    """Ranks that have the free memory of ``rank`` together."""
+    if config.parallel.device != "cpu":
+        return 1
+    if config.parallel.executor == "ray":
+        return sum(other.stage == rank.stage for other in loaded)
+    return len(loaded)
 
 
 def _kv_budget(rank: RankLoaded, config: EngineConfig, sharing: int) -> int:

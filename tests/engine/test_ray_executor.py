@@ -1,0 +1,99 @@
+"""`stageline serve --executor ray` with a node for each stage, as in pods: Ray beside it, and on the way of nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from stageline_engine.cli.options import ControlOptions, EngineOptions, control_config, engine_config
+from stageline_engine.core.errors import ConfigurationError
+from support.namespaces import Network, joined_machines
+from support.nodes import CONTROL_PORT, Nodes, make_keys, probe, wait_all_dead
+from support.processes import nothing_left
+from support.serving import serving
+from support.tiny_models import parity_prompts, reference_greedy, tiny_model
+
+MAX_TOKENS = 8
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+FLAGS = ("--max-model-len", "128", "--kv-memory", "16MiB", "--threads", "1", "--served-model-name", "tiny")
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with joined_machines(2) as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
+    with nothing_left():
+        made = Nodes(network, make_keys(tmp_path / "keys"))
+        yield made
+        made.end()
+
+
+@pytest.mark.timeout(800)
+def test_a_served_pipeline_of_two_machines_gives_the_tokens_of_transformers_and_names_a_lost_one(nodes: Nodes) -> None:
+    folder = tiny_model("llama")
+    (prompt,) = parity_prompts(folder, (9,), MAX_TOKENS)
+    (tokens,) = reference_greedy(folder, [prompt], MAX_TOKENS)
+    control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--keys", str(nodes.keys))
+    with serving(
+        folder,
+        *("--stages", "2", "--tp", "2,1", *FLAGS, *control),
+        env={**TOKEN, "STAGELINE_POD_IP": nodes.network.address},
+    ) as served:
+        nodes.start(0, tp=2, env=TOKEN)
+        victim = nodes.start(1, env=TOKEN)
+        served.wait_ready()
+        with served.client() as client:
+            body = {"model": "tiny", "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0, "ignore_eos": True}
+            (choice,) = client.post("/v1/completions", json=body).json()["choices"]
+        assert choice["text"] == Tokenizer.from_file(str(folder / "tokenizer.json")).decode(tokens)
+        for machine in nodes.network.machines:
+            assert probe(machine, "/ready") == (200, "ok")
+        for stage in (0, 1):
+            # Three Rays start on one machine here, beside two stages.
+            served.wait_line(f"stage {stage}: its actor runs at {nodes.network.machines[stage].address}", timeout=400)
+
+        family = served.family()
+        victim.signal(signal.SIGKILL)
+        assert served.wait_exit() == 75
+        assert "stage 1 rank 0: pod-1 at" in served.log
+        wait_all_dead(family)
+    nodes.started[0].wait_line("the head ends: stage 1 rank 0: pod-1")
+    family = nodes.started[0].family()
+    nodes.started[0].signal(signal.SIGTERM)
+    assert nodes.started[0].wait_exit() == 0
+    wait_all_dead(family)
+
+
+@pytest.mark.parametrize(
+    ("executor", "control", "words"),
+    [
+        ("local", {"control_port": 7400}, "--control-port=7400: only --executor ray"),
+        ("local", {"keys": Path("/keys")}, "--keys='/keys': only --executor ray"),
+        ("inline", {"ray_address": "a:1"}, "--ray-address='a:1': only --executor ray"),
+        ("ray", {}, "--control-port=None: give the port"),
+        ("ray", {"control_port": 7400}, "--keys=None: give the folder"),
+        ("ray", {"control_port": 70000, "ray_address": "127.0.0.1:1"}, "--control-port=70000: give a number"),
+        ("ray", {"control_port": 7400, "keys": Path("/keys")}, "--keys='/keys/curve.key': No such file"),
+        ("ray", {"control_port": 7400, "ray_address": "nowhere"}, "--ray-address='nowhere': write HOST:PORT"),
+    ],
+)
+def test_flags_of_other_machines_that_do_not_fit_are_refused(
+    executor: str, control: dict[str, object], words: str
+) -> None:
+    options = EngineOptions(executor=executor)
+    with pytest.raises(ConfigurationError) as caught:
+        engine_config("m", options, control_config(ControlOptions(**control), executor, "127.0.0.1"))
+    assert words in str(caught.value)
+
+
+def test_an_executor_of_other_machines_needs_to_be_found() -> None:
+    with pytest.raises(ConfigurationError, match="--executor='ray'.*--control-port"):
+        engine_config("m", EngineOptions(executor="ray"))
