@@ -30,6 +30,22 @@ from stageline_engine.comm.commands import (
 )
 from stageline_engine.comm.curve import KeyedContext, new_keys
 from stageline_engine.comm.feedback import FeedbackReceiver, FeedbackSender
+from stageline_engine.comm.node_commands import (
+    NODE_PREFIX,
+    EpochBegan,
+    HeadBeat,
+    NodeBeat,
+    NodeCommand,
+    NodeFailed,
+    NodeJoin,
+    NodeLeft,
+    NodePrepared,
+    NodeProgress,
+    NodeRefused,
+    RankEnded,
+    ReplicaOver,
+    RunStage,
+)
 from stageline_engine.core.deployment import RankLoaded, RankSettings, StageSpec
 from stageline_engine.core.errors import (
     ConfigurationError,
@@ -243,6 +259,53 @@ def test_bytes_that_are_no_zeromq_do_no_harm(pair: Pair) -> None:
     assert receive(pair.head, 1) == [(pair.boot.identity, Connected(1))]
     for stranger in strangers:
         stranger.close()
+
+
+NODE_MESSAGES: list[msgspec.Struct] = [
+    NodeJoin(1, 2, "pod", "192.0.2.1"),
+    NodeBeat(5),
+    NodePrepared("/models/x", 3),
+    NodeProgress("line"),
+    RankEnded(1, 7, -9, "killed", "last words"),
+    NodeFailed(RankFailed(0, "model-source", "m", "model", "x", "fetch it")),
+    NodeLeft("told to"),
+]
+NODE_COMMANDS: list[msgspec.Struct] = [
+    RunStage("head", "hf://a/b@c", "LlamaForCausalLM", SETTINGS.spec, 0, 3, 20),
+    NodeRefused("no", False),
+    EpochBegan(2),
+    HeadBeat("head", asks_to_join=True),
+    ReplicaOver("over", comes_back=True),
+]
+
+
+def test_nodes_are_heard_where_they_are_taken_and_nowhere_else(
+    pair: Pair, contexts: Callable[[ReplicaKeys], KeyedContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    head = HeadChannel(contexts(pair.keys), takes_nodes=True)
+    name = NODE_PREFIX + b"1-abc"
+    node = contexts(pair.keys).connect(zmq.DEALER, head.endpoint, name)
+    for nonsense in (b"", encode(PLAN), encode(Hello(1))):
+        node.send(nonsense)
+    for message in NODE_MESSAGES:
+        node.send(encode(message))
+    assert receive(head, len(NODE_MESSAGES)) == [(name, message) for message in NODE_MESSAGES]
+    assert caplog.text.count("dropped a message of node node-1-abc") == 3
+    codec: Codec[NodeCommand] = Codec(NodeCommand)
+    for command in NODE_COMMANDS:
+        assert head.send([name], command) == []
+        assert codec.decode(node.recv()) == command
+
+    stranger = contexts(pair.keys).connect(zmq.DEALER, pair.head.endpoint, name)
+    stranger.send(encode(NODE_MESSAGES[0]))
+    while "unknown peer" not in caplog.text:
+        assert pair.head.socket.poll(PATIENCE_MS), caplog.text
+        assert list(pair.head.receive()) == []
+
+
+def test_an_address_of_another_machine_is_told(contexts: Callable[[ReplicaKeys], KeyedContext]) -> None:
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 7400"):
+        HeadChannel(contexts(new_keys()), "192.0.2.1", 7400)
 
 
 def results(receiver: FeedbackReceiver, number: int) -> Sequence[StepResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from stageline_engine.core.errors import ConfigurationError
 from support.namespaces import Network, joined_machines
 from support.nodes import CONTROL_PORT, Nodes, make_keys, probe, wait_all_dead
 from support.processes import nothing_left
-from support.serving import serving
+from support.serving import Served, serving
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
 MAX_TOKENS = 8
@@ -36,40 +37,54 @@ def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
         made.end()
 
 
-@pytest.mark.timeout(800)
-def test_a_served_pipeline_of_two_machines_gives_the_tokens_of_transformers_and_names_a_lost_one(nodes: Nodes) -> None:
+@contextlib.contextmanager
+def replica(nodes: Nodes, *flags: str) -> Iterator[Served]:
+    """A head, and a node for each of its two stages."""
+    control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--keys", str(nodes.keys))
+    env = {**TOKEN, "STAGELINE_POD_IP": nodes.network.address}
+    with serving(tiny_model("llama"), "--stages", "2", "--tp", "2,1", *FLAGS, *control, *flags, env=env) as served:
+        nodes.start(0, tp=2, env=TOKEN)
+        nodes.start(1, env=TOKEN)
+        served.wait_ready(timeout=240)
+        yield served
+
+
+def test_a_pipeline_over_two_machines_gives_the_tokens_of_transformers_and_names_a_lost_one(nodes: Nodes) -> None:
     folder = tiny_model("llama")
     (prompt,) = parity_prompts(folder, (9,), MAX_TOKENS)
     (tokens,) = reference_greedy(folder, [prompt], MAX_TOKENS)
-    control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--keys", str(nodes.keys))
-    with serving(
-        folder,
-        *("--stages", "2", "--tp", "2,1", *FLAGS, *control),
-        env={**TOKEN, "STAGELINE_POD_IP": nodes.network.address},
-    ) as served:
-        nodes.start(0, tp=2, env=TOKEN)
-        victim = nodes.start(1, env=TOKEN)
-        served.wait_ready()
+    with replica(nodes) as served:
         with served.client() as client:
             body = {"model": "tiny", "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0, "ignore_eos": True}
             (choice,) = client.post("/v1/completions", json=body).json()["choices"]
         assert choice["text"] == Tokenizer.from_file(str(folder / "tokenizer.json")).decode(tokens)
         for machine in nodes.network.machines:
             assert probe(machine, "/ready") == (200, "ok")
-        for stage in (0, 1):
-            # Three Rays start on one machine here, beside two stages.
-            served.wait_line(f"stage {stage}: its actor runs at {nodes.network.machines[stage].address}", timeout=400)
 
-        family = served.family()
+        survivor, victim = nodes.started
+        family = [*served.family(), *victim.family()[1:]]
         victim.signal(signal.SIGKILL)
         assert served.wait_exit() == 75
         assert "stage 1 rank 0: pod-1 at" in served.log
         wait_all_dead(family)
-    nodes.started[0].wait_line("the head ends: stage 1 rank 0: pod-1")
-    family = nodes.started[0].family()
-    nodes.started[0].signal(signal.SIGTERM)
-    assert nodes.started[0].wait_exit() == 0
+    survivor.wait_line("the head ends: stage 1 rank 0: pod-1")
+    family = survivor.family()
+    survivor.signal(signal.SIGTERM)
+    assert survivor.wait_exit() == 0
     wait_all_dead(family)
+
+
+@pytest.mark.timeout(800)
+def test_ray_has_an_actor_for_each_stage_on_its_machine_and_ends_with_the_replica(nodes: Nodes) -> None:
+    with replica(nodes) as served:
+        for stage, machine in enumerate(nodes.network.machines):
+            # Three Rays start on one machine here, beside two stages.
+            served.wait_line(f"stage {stage}: its actor runs at {machine.address}", timeout=400)
+        family = [process for one in (served, *nodes.started) for process in one.family()]
+        served.signal(signal.SIGTERM)
+        assert served.wait_exit() == 0
+        assert [node.wait_exit() for node in nodes.started] == [0, 0]
+        wait_all_dead(family)
 
 
 @pytest.mark.parametrize(
