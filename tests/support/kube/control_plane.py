@@ -44,7 +44,7 @@ class ControlPlane(Access):
         folder = Path(tempfile.mkdtemp(prefix="stageline-kube-"))
         self._guard = Guard(folder)
         authority = Authority(folder / "certificates")
-        self._layout = _lay_out(folder, authority, self.settings.address)
+        self._layout = lay_out(folder, authority, self.settings.address)
         server = f"https://{self.settings.address}:{self._layout.api_port}"
         super().__init__(server, folder, authority, parts.kubectl)
         for component in ("controller-manager", "scheduler"):
@@ -219,7 +219,9 @@ def _frozen(process: ServerProcess) -> Iterator[None]:
         process.send(SIGCONT)
 
 
-def _lay_out(folder: Path, authority: Authority, address: str) -> Layout:
+def lay_out(folder: Path, authority: Authority, address: str) -> Layout:
+    """Ports and certificates of a control plane whose API server listens on ``address`` and whose files lie in
+    ``folder``."""
     api_port, etcd_port, peer_port = pick_ports(3, address)
     hosts = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     return Layout(

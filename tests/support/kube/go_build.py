@@ -43,6 +43,18 @@ def build(version: str, target: Path) -> None:
         output.rename(target)
 
 
+def install(module: str, version: str, target: Path) -> None:
+    """Builds the command of ``module`` (like "github.com/coredns/coredns") at ``version`` (like "v1.14.6") into the
+    folder ``target``, all or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        say(f"{module} {version}: building (once per machine)")
+        output = Path(scratch) / "bin"
+        flags = ["-trimpath", "-buildvcs=false", "-ldflags", "-s -w"]
+        _go(["install", *flags, f"{module}@{version}"], Path(scratch), GOBIN=str(output))
+        output.rename(target)
+
+
 def module_file(version: str, folder: Path) -> str:
     """Our go.mod: Kubernetes at ``version``, with its staging modules replaced by the published ones."""
     download = json.loads(_go(["mod", "download", "-json", f"{MODULE}@v{version}"], folder))
@@ -66,11 +78,11 @@ def linker_flags(version: str) -> str:
     return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())])
 
 
-def _go(arguments: list[str], folder: Path) -> str:
+def _go(arguments: list[str], folder: Path, **variables: str) -> str:
     executable = shutil.which("go")
     if executable is None:
-        raise GoBuildError("the command `go` is missing: install Go 1.24 or newer to build the Kubernetes components")
-    environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
+        raise GoBuildError("the command `go` is missing: install Go 1.24 or newer")
+    environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0", **variables}
     done = subprocess.run(
         [executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

