@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images crash-points soak gang clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images e2e crash-points soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ cluster-down: install ## remove that cluster; parts and images are kept
 images: install ## build the images of operator and engine without a container engine, and give them to that cluster
 	$(CLUSTER) images
 
+e2e: install ## what befalls a user on a real cluster: this machine's own, or that of E2E_KUBECONFIG, which has the images
+	test -n "$$E2E_KUBECONFIG" || { $(CLUSTER) up && $(CLUSTER) images; }
+	$(BIN)/pytest e2e
+
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
 
@@ -68,7 +72,8 @@ lint: install ## format, style, import layers
 types: install
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py
-	$(BIN)/mypy e2e/cluster/*.py
+	MYPYPATH=charts $(BIN)/mypy charts/dashboards/*.py
+	$(BIN)/mypy e2e/*.py e2e/*/*.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
 	$(BIN)/pytest -o python_files='check_*.py' tests/gpu

@@ -41,7 +41,7 @@ def start(name: str, command: list[str], environment: Mapping[str, str] | None =
 
 
 def is_running(name: str) -> bool:
-    return _pid(name) is not None
+    return pid(name) is not None
 
 
 def names() -> list[str]:
@@ -58,15 +58,15 @@ def check(name: str) -> None:
         raise DaemonError(f"{name} ended:\n{tail}")
 
 
-def stop(name: str, number: signal.Signals = signal.SIGKILL) -> None:
-    """Ends a process by ``number``, or by SIGKILL when that takes too long, and forgets it."""
-    pid = _pid(name)
-    if pid is not None:
-        os.kill(pid, number)
+def stop(name: str, how: signal.Signals = signal.SIGKILL) -> None:
+    """Ends a process by ``how``, or by SIGKILL when that takes too long, and forgets it."""
+    process = pid(name)
+    if process is not None:
+        os.kill(process, how)
         try:
             wait_until(lambda: not is_running(name), f"{name} to end", STOP_SECONDS)
         except AssertionError:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
             wait_until(lambda: not is_running(name), f"{name} to be killed", STOP_SECONDS)
     (_RECORDS / name).unlink(missing_ok=True)
 
@@ -75,19 +75,19 @@ def log_of(name: str) -> Path:
     return _LOGS / f"{name}.log"
 
 
-def _pid(name: str) -> int | None:
+def pid(name: str) -> int | None:
     """Process id, None when it has ended."""
     record = _RECORDS / name
     if not record.exists():
         return None
-    pid, started = record.read_text().split()
-    return int(pid) if _started(int(pid)) == started else None
+    number, started = record.read_text().split()
+    return int(number) if _started(int(number)) == started else None
 
 
-def _started(pid: int) -> str | None:
+def _started(process: int) -> str | None:
     """Clock ticks between the boot and the start of a process; None when it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]
