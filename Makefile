@@ -92,8 +92,8 @@ PIN = $(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-ur
 requirements: install ## pin the newest versions that pyproject.toml allows; the images get those that the tests run with
 	$(PIN) --upgrade --extra engine --extra ray --extra operator --extra dev pyproject.toml -o requirements/dev.txt
 	$(PIN) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
-	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml -o requirements/engine.txt
 	echo torch | $(PIN) -c requirements/dev.txt - -o requirements/torch.txt
+	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml | grep -vxFf requirements/torch.txt > requirements/engine.txt
 	printf 'hatchling\nuv\n' | $(PIN) --upgrade -c requirements/dev.txt - -o requirements/build.txt
 
 clean: ## remove the environment

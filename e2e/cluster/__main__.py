@@ -2,7 +2,7 @@
 
 PYTHONPATH=tests:e2e python -m cluster parts    obtain what it is made of (slow once per machine)
 PYTHONPATH=tests:e2e python -m cluster up       bring it up; prints where its kubeconfig is
-PYTHONPATH=tests:e2e python -m cluster images   build the project's images and give them to its registry
+PYTHONPATH=tests:e2e python -m cluster images   build the project's images and give them to its nodes
 PYTHONPATH=tests:e2e python -m cluster down     remove it
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from cluster import images, life
+from cluster import delivery, images, life
 from cluster.layout import KUBECONFIG
 from cluster.parts import obtain_all
 from support.kube.parts import obtain_clients
@@ -22,7 +22,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("parts", help="obtain every part")
     commands.add_parser("up", help="bring the cluster up, unless it is")
-    command = commands.add_parser("images", help="build the project's images; push them when the cluster is up")
+    command = commands.add_parser(
+        "images", help="build the project's images; give them to the nodes when the cluster is up"
+    )
     command.add_argument("targets", nargs="*", choices=images.TARGETS, default=images.TARGETS)
     commands.add_parser("down", help="remove the cluster; images and parts are kept")
     arguments = parser.parse_args()
@@ -38,13 +40,13 @@ def main() -> None:
 
 
 def make_images(targets: Sequence[str]) -> None:
-    """Builds, pushes when there is a registry, and prints names and sizes."""
+    """Builds, gives to the nodes when there are any, and prints names and sizes."""
     obtain_all()
     for target in targets:
         name = images.build(target)
         if life.is_up():
-            images.push(name)
-        print(f"{name} {images.size(name) / 1e6:.0f} MB")
+            delivery.deliver(name)
+        print(name, images.size(name))
 
 
 if __name__ == "__main__":

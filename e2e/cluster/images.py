@@ -73,9 +73,9 @@ def image(target: str) -> str:
     return f"docker.io/stageline/{target}:{TAG}"
 
 
-def size(name: str) -> int:
-    """Bytes of an image's layers, unpacked."""
-    return int(_buildah("inspect", "--type=image", "--format={{.Size}}", name))
+def size(name: str) -> str:
+    """Size of an image's layers, unpacked, like "242 MB"."""
+    return _buildah("images", "--format={{.Size}}", name).strip()
 
 
 def _make_base() -> None:

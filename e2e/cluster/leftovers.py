@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cluster import debian, kernel
 from cluster.commands import run
-from cluster.layout import BRIDGE, KEPT, NODES, PODS, STATE
+from cluster.layout import BRIDGE, NODES, PODS, STATE
 from cluster.traces import WRITTEN_OUTSIDE
+
+_RULES = ("iptables-save", "ip6tables-save")
 
 
 def found() -> dict[str, list[str]]:
@@ -32,21 +34,17 @@ def machine() -> dict[str, object]:
     return {"settings": kernel.read_settings(), "rules": listed}
 
 
-_RULES = ("iptables-save", "ip6tables-save")
-
-
 def _is_ours(destination: str) -> bool:
     return destination.startswith((PODS.removesuffix("0.0/16"), "10.231.0."))
 
 
 def _processes() -> list[str]:
-    """Command lines that name the cluster's folder, or run a program that was fetched for it."""
-    marks = (f"{STATE}/".encode(), f"{KEPT}/".encode())
+    """Command lines that name the cluster's folder, as those of all its daemons do; containers are in its groups."""
     lines = []
     for folder in Path("/proc").iterdir():
         with suppress(OSError):
             if folder.name.isdigit():
                 line = (folder / "cmdline").read_bytes()
-                if any(mark in line for mark in marks):
+                if f"{STATE}/".encode() in line:
                     lines.append(line.replace(b"\0", b" ").decode(errors="replace").strip())
     return lines
