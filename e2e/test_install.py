@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from support.kube.waiting import wait_until
 from user.kubectl import Kubectl, Object
 from user.release import SYSTEM
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from user.resources import apply_example
 
 
 def test_the_operator_runs_on_the_cluster_and_is_ready(kubectl: Kubectl, stageline: None) -> None:
@@ -19,7 +16,7 @@ def test_the_operator_runs_on_the_cluster_and_is_ready(kubectl: Kubectl, stageli
 def test_applying_the_cpu_example_makes_a_head_and_two_stages_on_nodes(
     kubectl: Kubectl, stageline: None, namespace: str
 ) -> None:
-    kubectl("apply", "-n", namespace, "-f", str(EXAMPLES / "cpu-demo.yaml"))
+    apply_example(kubectl, namespace, "cpu-demo.yaml")
 
     def started() -> list[Object]:
         pods = kubectl.list("pods", namespace, "stageline.dev/name=demo")

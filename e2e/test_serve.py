@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import openai
 import pytest
 
 from user.kubectl import Kubectl
+from user.resources import apply_example
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-READY = "jsonpath={.status.conditions[?(@.type=='Available')].status}=True"
+READY = "jsonpath={.status.phase}=Ready"
 READY_SECONDS = 300
 
 
 @pytest.mark.timeout(600)
 def test_the_cpu_example_answers_through_stages_on_two_nodes(kubectl: Kubectl, stageline: None, namespace: str) -> None:
-    kubectl("apply", "-n", namespace, "-f", str(EXAMPLES / "cpu-demo.yaml"))
+    apply_example(kubectl, namespace, "cpu-demo.yaml")
     kubectl("wait", "-n", namespace, "infdep/demo", f"--for={READY}", f"--timeout={READY_SECONDS}s")
 
     stages = kubectl.list("pods", namespace, "stageline.dev/name=demo,stageline.dev/role=stage")
