@@ -16,6 +16,7 @@ from cluster.registry import mirror_everything
 from support.kube.waiting import wait_until
 
 START_SECONDS = 30.0
+STOP_SECONDS = 30.0
 _CONFIG = """\
 version = 2
 root = "{root}"
@@ -103,8 +104,15 @@ def stop(node: Node) -> None:
 
 
 def _forget_containers(node: Node) -> None:
-    if tasks := ctr(node, "tasks", "list", "--quiet").split():
-        ctr(node, "tasks", "delete", "--force", *tasks)
+    def all_deleted() -> bool:
+        tasks = ctr(node, "tasks", "list", "--quiet").split()
+        # Containerd deletes what has ended, too: one may be gone before the other asks.
+        if tasks:
+            with suppress(CommandError):
+                ctr(node, "tasks", "delete", "--force", *tasks)
+        return not tasks
+
+    wait_until(all_deleted, f"the tasks of {node.name} to be gone", STOP_SECONDS)
     if containers := ctr(node, "containers", "list", "--quiet").split():
         ctr(node, "containers", "delete", *containers)
 
@@ -132,7 +140,7 @@ def _shims(node: Node) -> list[int]:
 def _pod_network(node: Node) -> dict[str, object]:
     return {
         "cniVersion": "1.0.0",
-        "name": f"stageline-{node.name}",
+        "name": node.pod_network,
         "plugins": [
             {
                 "type": "bridge",

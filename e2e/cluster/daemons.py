@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,17 +26,17 @@ def start(name: str, command: list[str], environment: Mapping[str, str] | None =
     """Starts ``command``; what it prints goes to a log named after it."""
     for folder in (_LOGS, _RECORDS):
         folder.mkdir(parents=True, exist_ok=True)
-    with log_of(name).open("ab") as log:
-        process = subprocess.Popen(
+    with log_of(name).open("ab") as log, Path("/dev/null").open("rb") as nothing:
+        streams = ((nothing, 0), (log, 1), (log, 2))
+        # No Popen: it takes for a mistake that a child is meant to live longer than it.
+        process = os.posix_spawnp(
+            command[0],
             command,
-            cwd=STATE,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(STATE), **(environment or {})},
+            {"PATH": os.environ["PATH"], "HOME": str(STATE), **(environment or {})},
+            file_actions=[(os.POSIX_SPAWN_DUP2, source.fileno(), target) for source, target in streams],
+            setsid=True,
         )
-    (_RECORDS / name).write_text(f"{process.pid} {_started(process.pid)}")
+    (_RECORDS / name).write_text(f"{process} {_started(process)}")
 
 
 def is_running(name: str) -> bool:

@@ -44,6 +44,11 @@ class Node:
         return f"10.244.{self.number}.0/24"
 
     @property
+    def pod_network(self) -> str:
+        """Name of the network that its pods are joined to."""
+        return f"stageline-{self.name}"
+
+    @property
     def link(self) -> str:
         """This machine's end of the cable to the node."""
         return f"stageline-{self.number}"

@@ -61,6 +61,7 @@ def down() -> None:
     """Ends every process and removes everything but images and parts; harmless when nothing is there."""
     if not STATE.exists():
         return
+    _COMPLETE.unlink(missing_ok=True)
     for name in daemons.names():
         # Kubelets first: they would start again what ends. A containerd is needed until its containers are gone.
         if name not in {containers.daemon(node) for node in NODES}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from cluster.layout import NODES, STATE
 
 _POD_LOGS = Path("/var/log/containers")
 _POD_ADDRESSES = Path("/var/lib/cni/results")
+_OUR_RESULT = re.compile(rf"(?:{'|'.join(node.pod_network for node in NODES)})-(?P<pod>[0-9a-f]+)-eth0")
+"""Named by network, pod and device; that of a pod's loopback device has a network's name that everybody uses."""
 _SHIM_SOCKETS = Path("/run/containerd/s")
 WRITTEN_OUTSIDE = (
     _POD_LOGS,
@@ -27,8 +30,9 @@ def remove() -> None:
         if link.is_symlink() and link.readlink().is_relative_to(STATE):
             link.unlink()
     for result in _entries(_POD_ADDRESSES):
-        if any(result.name.startswith(f"stageline-{node.name}-") for node in NODES):
+        if match := _OUR_RESULT.fullmatch(result.name):
             result.unlink()
+            (_POD_ADDRESSES / f"cni-loopback-{match['pod']}-lo").unlink(missing_ok=True)
     for file in _entries(_SHIM_SOCKETS):
         if not _is_served(file):
             file.unlink()
