@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from cluster import daemons, images, leftovers, life
 from cluster.layout import KUBECONFIG, NODES
 from support.kube.parts import obtain_clients
+from user import pods
 from user.kubectl import Kubectl
 
 SERVER = "from http.server import *; HTTPServer(('', 8080), SimpleHTTPRequestHandler).serve_forever()"
@@ -48,26 +47,7 @@ def test_down_leaves_nothing_of_it_on_the_machine() -> None:
 
 def _run(kubectl: Kubectl, namespace: str, name: str, node: str, code: str) -> None:
     """A pod that runs Python ``code`` on ``node``."""
-    secure = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "nodeName": node,
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "main",
-                    "image": images.image("operator"),
-                    "command": ["python3", "-u", "-c", code],
-                    "securityContext": secure,
-                }
-            ],
-        },
-    }
-    kubectl("apply", "-n", namespace, "-f", "-", text=json.dumps(pod))
+    pods.start(kubectl, namespace, name, images.image("operator"), *pods.PYTHON, code, node=node)
 
 
 def _insisting(code: str) -> str:

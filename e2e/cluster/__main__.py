@@ -9,9 +9,12 @@ PYTHONPATH=tests:e2e python -m cluster down     remove it
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from cluster import delivery, images, life
+from cluster.commands import CommandError
+from cluster.daemons import DaemonError
 from cluster.layout import KUBECONFIG
 from cluster.parts import obtain_all
 from support.kube.parts import obtain_clients
@@ -50,4 +53,7 @@ def make_images(targets: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (life.ClusterError, CommandError, DaemonError) as error:
+        sys.exit(f"cluster: {error}")
