@@ -6,6 +6,7 @@ import openai
 import pytest
 
 from user.kubectl import Kubectl
+from user.metrics import scrape
 from user.resources import apply_example
 
 READY = "jsonpath={.status.phase}=Ready"
@@ -31,5 +32,6 @@ def test_the_cpu_example_answers_through_stages_on_two_nodes(kubectl: Kubectl, s
             stream=True,
         )
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+        assert scrape(address, "stageline_boundary_bytes_total", stage="0") > 0
     assert "Paris" in "".join(pieces)
     assert len(pieces) > 3, "it came in one piece, so it was not streamed"
