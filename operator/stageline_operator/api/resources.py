@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,10 @@ from stageline_operator.api.values import Amount, LabelKey
 
 GPU_DOMAINS: Final = ("nvidia.com/", "amd.com/")
 """A resource whose name begins so is a GPU, or a part of one that is used like one."""
+_OWN: Final = ("cpu", "memory", "ephemeral-storage")
+"""Resources of Kubernetes itself that a container may ask for; all others have a domain in their names."""
+_WHOLE: Final = "[0-9]+(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+"""Amounts that are whole numbers at first sight."""
 
 
 def is_gpu(key: str) -> bool:
@@ -35,6 +40,18 @@ def _requests_within_limits(resources: Resources) -> bool:
 
 def _devices_are_limits(resources: Resources) -> bool:
     return all(str(resources.limits.get(key)) == str(value) for key, value in resources.requests.items() if "/" in key)
+
+
+def _names_are_known(resources: Resources) -> bool:
+    return all("/" in key or key in _OWN for key in (*resources.requests, *resources.limits))
+
+
+def _devices_are_whole(resources: Resources) -> bool:
+    return all(re.fullmatch(_WHOLE, str(value)) for key, value in resources.limits.items() if "/" in key)
+
+
+def _cel_names_are_known(amounts: str) -> str:
+    return f"(!has({amounts}) || {amounts}.all(k, k.contains('/') || k in {list(_OWN)}))"
 
 
 class Resources(ApiModel):
@@ -60,6 +77,17 @@ class Resources(ApiModel):
             "resources.requests: a device cannot be shared; give it in resources.limits alone, or there with the same"
             " number",
             _devices_are_limits,
+        ),
+        Rule(
+            f"{_cel_names_are_known('self.requests')} && {_cel_names_are_known('self.limits')}",
+            f"resources: a name without a domain is one of {', '.join(_OWN)}; correct it, or write DOMAIN/NAME",
+            _names_are_known,
+        ),
+        Rule(
+            "!has(self.limits) || self.limits.all(k, !k.contains('/')"
+            f" || string(self.limits[k]).matches('^({_WHOLE})$'))",
+            "resources.limits: devices are counted in whole numbers; write 1, not 500m or 1.5",
+            _devices_are_whole,
         ),
         Rule(
             f"!has(self.limits) || self.limits.filter(k, {cel_is_gpu('k')}).size() <= 1",

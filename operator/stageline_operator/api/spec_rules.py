@@ -5,7 +5,7 @@ A stage's own setting hides that of ``stageDefaults``; CEL has no variables, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from stageline_operator.api.base import Rule
@@ -173,31 +173,48 @@ def _mounts_hold(*scopes: CommonSettings) -> bool:
     return all(mount.name in known for mount in scopes[0].volume_mounts)
 
 
-def _all_mounts_hold(spec: InferenceDeploymentSpec) -> bool:
-    template, defaults = spec.pod_template, spec.pipeline.stage_defaults
-    return (
-        _mounts_hold(template)
-        and _mounts_hold(spec.head, template)
-        and _mounts_hold(defaults, template)
-        and all(_mounts_hold(stage, defaults, template) for stage in spec.pipeline.stage_list)
+def _mount_rule(
+    place: str, others: str, cel: str, scopes: Callable[[InferenceDeploymentSpec], Iterable[tuple[CommonSettings, ...]]]
+) -> Rule:
+    """Mounts at ``place`` have their volumes there or in ``others``.
+
+    Args:
+        scopes: the settings there, then the others; for each stage of a list.
+    """
+    return Rule(
+        cel,
+        f"{place}.volumeMounts: a mount names a volume that is not in volumes beside it{others}; add the volume, or"
+        " correct the name",
+        lambda spec: all(_mounts_hold(*each) for each in scopes(spec)),
     )
 
 
 MOUNT_RULES = (
-    Rule(
-        " && ".join(
-            (
-                _mounts_known("self.podTemplate", "self.podTemplate"),
-                _mounts_known("self.head", "self.head", "self.podTemplate"),
-                _mounts_known(_DEFAULTS, _DEFAULTS, "self.podTemplate"),
-                "(!has(self.pipeline.stageList) || self.pipeline.stageList.all(s, "
-                + _mounts_known("s", "s", _DEFAULTS, "self.podTemplate")
-                + "))",
-            )
-        ),
-        "volumeMounts: a mount names a volume that is not in volumes beside it, in stageDefaults or in podTemplate; add"
-        " the volume, or correct the name",
-        _all_mounts_hold,
+    _mount_rule(
+        "spec.podTemplate",
+        "",
+        _mounts_known("self.podTemplate", "self.podTemplate"),
+        lambda spec: [(spec.pod_template,)],
+    ),
+    _mount_rule(
+        "spec.head",
+        " or in podTemplate",
+        _mounts_known("self.head", "self.head", "self.podTemplate"),
+        lambda spec: [(spec.head, spec.pod_template)],
+    ),
+    _mount_rule(
+        "spec.pipeline.stageDefaults",
+        " or in podTemplate",
+        _mounts_known(_DEFAULTS, _DEFAULTS, "self.podTemplate"),
+        lambda spec: [(spec.pipeline.stage_defaults, spec.pod_template)],
+    ),
+    _mount_rule(
+        "spec.pipeline.stageList",
+        ", in stageDefaults or in podTemplate",
+        "!has(self.pipeline.stageList) || self.pipeline.stageList.all(s, "
+        + _mounts_known("s", "s", _DEFAULTS, "self.podTemplate")
+        + ")",
+        lambda spec: [(stage, spec.pipeline.stage_defaults, spec.pod_template) for stage in spec.pipeline.stage_list],
     ),
 )
 

@@ -49,7 +49,7 @@ class ClaimVolume(ApiModel):
 class EmptyDirVolume(ApiModel):
     """A folder that lives as long as the pod."""
 
-    medium: Literal["", "Memory", "HugePages"] = ""
+    medium: Literal["", "Memory"] = ""
     """`Memory`: a tmpfs, counted in the memory limit. Default: the node's disk."""
     size_limit: Size | None = None
     """Largest size, in bytes. Default: no limit of its own."""
