@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.kube.api import Object
-from support.running.faulty_proxy import Call, FaultyProxy, answer, half
+from support.running.faulty_proxy import Call, FaultyProxy
 from support.running.operator_process import OperatorProcess
 from support.running.scene import Scene, demo
 from support.running.survival import heals, uids
@@ -182,23 +182,3 @@ def test_nothing_is_decided_before_everything_was_seen(scene: Scene) -> None:
 
 def accept(call: Call) -> str:
     return call.request.headers.get("Accept", "")
-
-
-@pytest.mark.parametrize("status", [429, 500, 503, 504])
-def test_a_write_that_the_server_has_no_time_for_is_tried_again(scene: Scene, status: int) -> None:
-    proxy = scene.proxy()
-    operator = scene.run_operator(proxy=proxy)
-    rule = proxy.add(lambda call: call.is_write, answer(status, {"Retry-After": "1"}), times=5)
-    scene.apply(demo())
-    scene.wait_phase("Ready")
-    assert rule.count == 5 and operator.exits == []
-
-
-def test_half_an_answer_to_a_write_is_no_answer(scene: Scene) -> None:
-    proxy = scene.proxy()
-    operator = scene.run_operator(proxy=proxy)
-    rule = proxy.add(lambda call: call.is_write, half, times=6)
-    scene.apply(demo())
-    scene.wait_phase("Ready")
-    assert rule.count == 6 and operator.exits == []
-    assert len(scene.pods()) == 3

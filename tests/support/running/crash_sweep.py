@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from support.running.crash_points import (
     run_undisturbed,
     run_with_crash,
 )
-from support.running.scene import Scene
+from support.running.scene import scene_of_its_own
 from support.running.workloads import Workload
 
 AT_ONCE = 6
@@ -59,14 +58,14 @@ def sweep(
     Args:
         long_quiet: after the first point nothing is written for LONG_QUIET_SECONDS.
     """
-    with _scene(plane, folder / "undisturbed") as scene:
+    with scene_of_its_own(plane, folder / "undisturbed") as scene:
         undisturbed = run_undisturbed(scene, workload)
     points = choose(undisturbed)
 
     def run(point: Point) -> str | bool:
         quiet = LONG_QUIET_SECONDS if long_quiet and point == points[0] else QUIET_SECONDS
         try:
-            with _scene(plane, folder / str(point).replace("/", "-")) as scene:
+            with scene_of_its_own(plane, folder / str(point).replace("/", "-")) as scene:
                 return run_with_crash(scene, workload, point, undisturbed.end, quiet)
         except AssertionError as error:
             return str(error) or repr(error)
@@ -80,13 +79,3 @@ def sweep(
         missed=tuple(point for point, result in results.items() if result is False),
         failures={point: result for point, result in results.items() if isinstance(result, str)},
     )
-
-
-@contextmanager
-def _scene(plane: ControlPlane, folder: Path) -> Iterator[Scene]:
-    """A namespace of its own."""
-    namespace = plane.create_namespace()
-    folder.mkdir()
-    with ExitStack() as stack:
-        yield Scene(plane, namespace, folder, stack)
-    plane.api.delete("namespaces", namespace)

@@ -251,6 +251,17 @@ def answer(status: int, headers: dict[str, str] | None = None, message: str = "t
     return fault
 
 
+def answer_after(status: int) -> Fault:
+    """The API server does what was asked, and somebody before it answers otherwise."""
+    told = answer(status)
+
+    async def fault(call: Call, forward: Forward) -> web.StreamResponse:
+        await forward()
+        return await told(call, forward)
+
+    return fault
+
+
 async def reset(call: Call, forward: Forward) -> web.StreamResponse:
     """Ends the connection instead of an answer; the API server never heard of the request."""
     assert call.request.transport is not None

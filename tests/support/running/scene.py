@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,16 @@ class Scene:
             for event in self.plane.audit_events(user=user_of(self.namespace))
             if event["verb"] in WRITE_VERBS and event["objectRef"]["resource"] != "leases"
         ]
+
+
+@contextmanager
+def scene_of_its_own(plane: ControlPlane, folder: Path) -> Iterator[Scene]:
+    """For one of many at the same time: with a new namespace."""
+    namespace = plane.create_namespace()
+    folder.mkdir()
+    with ExitStack() as stack:
+        yield Scene(plane, namespace, folder, stack)
+    plane.api.delete("namespaces", namespace)
 
 
 def demo(name: str = "demo", **spec: Any) -> Object:
