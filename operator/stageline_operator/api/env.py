@@ -7,17 +7,30 @@ from typing import Annotated
 from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.refs import OptionalKeyRef
 from stageline_operator.api.reserved import RESERVED_ENV, RESERVED_ENV_PREFIXES
-from stageline_operator.api.values import Text
+from stageline_operator.api.values import QUALIFIED, SUBDOMAIN, Text
 
 EnvName = Annotated[
     str, Text(128, 1, r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_', not beginning with a digit")
 ]
+FieldPath = Annotated[
+    str,
+    Text(
+        400,
+        1,
+        r"metadata[.](name|namespace|uid)|spec[.](nodeName|serviceAccountName)|status[.](hostIPs?|podIPs?)"
+        rf"|metadata[.](labels|annotations)\['({SUBDOMAIN.pattern}/)?{QUALIFIED}'\]",
+        "write metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'],"
+        " spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs, status.podIP or status.podIPs",
+        is_rule=False,
+    ),
+]
+"""What Kubernetes can put into a variable. A plain pattern: variables lie too deep for a CEL rule of this length."""
 
 
 class FieldRef(ApiModel):
     """A field of the pod itself."""
 
-    field_path: Annotated[str, Text(253, 1)]
+    field_path: FieldPath
     """Path of the field, e.g. `status.hostIP`."""
 
 

@@ -152,7 +152,8 @@ def quote(text: str) -> str:
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}([.]{_LABEL})*"
 _VALUE = r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?"
-_QUALIFIED = r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+QUALIFIED = r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+"""The part of a label's key after its prefix."""
 
 DNS_LABEL = Text(63, 1, _LABEL, "use lower-case letters, digits and dashes", "dns1123Label")
 SUBDOMAIN = Text(253, 1, _SUBDOMAIN, "use lower-case letters, digits, dashes and dots", "dns1123Subdomain")
@@ -166,7 +167,7 @@ SERVICE_NAME = Text(
 LABEL_KEY = Text(
     317,
     1,
-    rf"(?=[^/]{{1,253}}/|[^/]+$)({_SUBDOMAIN}/)?{_QUALIFIED}",
+    rf"(?=[^/]{{1,253}}/|[^/]+$)({_SUBDOMAIN}/)?{QUALIFIED}",
     "write NAME or PREFIX/NAME, NAME with up to 63 letters, digits, dashes, dots and underscores",
     "qualifiedName",
 )
@@ -199,7 +200,7 @@ Size = Annotated[
     ),
 ]
 """``4Gi``, ``500M`` or a number of bytes; at least 1."""
-DeepLabelKey = Annotated[str, Text(317, 1, rf"({_SUBDOMAIN}/)?{_QUALIFIED}", LABEL_KEY.remedy, is_rule=False)]
+DeepLabelKey = Annotated[str, Text(317, 1, rf"({_SUBDOMAIN}/)?{QUALIFIED}", LABEL_KEY.remedy, is_rule=False)]
 """A label's key in lists that lie too deep for a CEL rule."""
 DeepLabelValue = Annotated[str, Text(63, 0, _VALUE, LABEL_VALUE.remedy, is_rule=False)]
 """A label's value in lists that lie too deep for a CEL rule."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.reserved import RESERVED_MOUNTS, RESERVED_VOLUME_PREFIX
-from stageline_operator.api.values import Name, ObjectName, Refused, Size, Text
+from stageline_operator.api.values import SUBDOMAIN, Name, ObjectName, Refused, Size, Text
 
 _OBJECT = (("type", "object"), ("maxProperties", 16), ("x-kubernetes-preserve-unknown-fields", True))
 
@@ -58,7 +58,7 @@ class EmptyDirVolume(ApiModel):
 class CsiVolume(ApiModel):
     """A volume of a CSI driver that lives as long as the pod."""
 
-    driver: ObjectName
+    driver: Annotated[str, Text(63, 1, SUBDOMAIN.pattern, SUBDOMAIN.remedy, SUBDOMAIN.format)]
     """Name of the driver."""
     read_only: bool | None = None
     """Mount it read-only. Default: false."""
