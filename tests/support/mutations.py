@@ -1,12 +1,31 @@
-"""Resources that nobody would write: made from the schema, or mutated from right ones. Same seed, same resource."""
+"""Resources that nobody would write: made from the schema, or mutated from right ones. As Hypothesis strategies.
+
+The schema is ours, structural and with its text patterns in CEL, which general builders of values from JSON schemas do
+not read: they would make texts that are all refused at the first rule.
+"""
 
 from __future__ import annotations
 
 import copy
-from random import Random
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from stageline_operator.api import values as api_values
+from stageline_operator.schema.crd import custom_resource_definition
+from support import specs
+
 Schema = dict[str, Any]
+
+TIMES = int(os.environ.get("STAGELINE_MUTATIONS", "1"))
+"""How many times as many are tried as in the usual run of the tests."""
+SCHEMA: Schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+EXAMPLES = [body for _, body in specs.examples() if body["kind"] == "InferenceDeployment"]
 
 TEXTS = (
     *("", "a", "demo", "A b", "UPPER", "a.b", "a/b", "1a", "x" * 40, "x" * 64, "x" * 300, "é", "a\nb"),
@@ -15,66 +34,135 @@ TEXTS = (
     *("stageline.dev/x", "stageline-x", "HOME", "RAY_X", "none", "kueue", "Exists", "NoExecute"),
 )
 ODD_VALUES: tuple[Any, ...] = (-1, 0, 1, 2, 7, 65, 100000, 1.5, True, False, [], {}, [{}], {"a": "b"}, *TEXTS)
-KEYS = ("cpu", "memory", "nvidia.com/gpu", "amd.com/gpu", "rdma/hca", "a", "a/b", "stageline.dev/a", "A b", "")
+KEYS = (
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "hugepages-2Mi",
+    "nvidia.com/gpu",
+    "amd.com/gpu",
+    "rdma/hca",
+    "a",
+    "a/b",
+    "stageline.dev/a",
+    "A b",
+    "",
+)
+AMOUNTS = (0, 1, 2, "1", "2", "500m", "4Gi", "lots", -1)
+
+_FORMATS = {each.format: each for each in vars(api_values).values() if isinstance(each, api_values.Text)}
+_FORMAT = re.compile(r"format\.(\w+)\(\)")
+_MATCHES = re.compile(r"\w\.matches\('\^\((.*?)\)\$'\)")
 
 
-def from_schema(schema: Schema, random: Random) -> Any:
+def _sometimes(draw: Any, times: int, of: int) -> bool:
+    return bool(draw(st.integers(1, of)) <= times)
+
+
+@st.composite
+def from_schema(draw: Any, schema: Schema) -> Any:
     """A value that has the schema's types and is often at or beyond its bounds; each field is there or is not."""
     if schema.get("x-kubernetes-int-or-string"):
-        return random.choice((0, 1, 2, "1", "2", "500m", "4Gi", "lots", -1))
+        return draw(st.sampled_from(AMOUNTS))
     if "enum" in schema:
-        return random.choice(schema["enum"])
+        return draw(st.sampled_from(schema["enum"]))
     match schema["type"]:
         case "integer":
             least, most = schema.get("minimum", 0), schema.get("maximum", 10)
-            return random.choice((least, least + 1, least + 1, min(most, least + 30), most, most + 1, least - 1))
+            some = (least, least + 1, least + 1, min(most, least + 30), most, most + 1, least - 1)
+            return draw(st.sampled_from(some))
         case "boolean":
-            return random.random() < 0.5
+            return draw(st.booleans())
         case "string":
-            return random.choice(TEXTS)
+            return draw(_texts(_pattern(schema)))
         case "array":
-            return [from_schema(schema["items"], random) for _ in range(random.choice((0, 1, 1, 2, 3)))]
+            return draw(st.lists(from_schema(schema["items"]), max_size=3))
         case _ if "additionalProperties" in schema:
-            inner = schema["additionalProperties"]
-            return {key: from_schema(inner, random) for key in random.sample(KEYS, random.choice((0, 1, 2)))}
+            keys = st.one_of(st.sampled_from(KEYS), _texts(_pattern(schema)))
+            return draw(st.dictionaries(keys, from_schema(schema["additionalProperties"]), max_size=2))
         case _:
             return {
-                name: from_schema(inner, random)
+                name: draw(from_schema(inner))
                 for name, inner in schema.get("properties", {}).items()
-                if name in schema.get("required", ()) or random.random() < (0.01 if _is_refused(inner) else 0.25)
+                if name in schema.get("required", ()) or _sometimes(draw, 1, 100 if _is_refused(inner) else 4)
             }
 
 
-def _is_refused(schema: Schema) -> bool:
-    return any(rule["rule"] == "false" for rule in schema.get("x-kubernetes-validations", ()))
-
-
-def mutated(spec: dict[str, Any], schema: Schema, random: Random) -> dict[str, Any]:
-    """One to three changes of a spec: a field removed, replaced by an odd value, or made anew from its schema."""
+@st.composite
+def mutated(draw: Any, spec: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """One to three changes of a spec, wherever in it: a field removed, replaced by an odd value, or made anew from its
+    schema."""
     spec = copy.deepcopy(spec)
-    for _ in range(random.choice((1, 1, 2, 3))):
-        place, inner = spec, schema
-        while True:
-            properties = inner.get("properties", {})
-            present = [
-                name for name in place if isinstance(place[name], dict) and "properties" in properties.get(name, {})
-            ]
-            if not present or random.random() < 0.4:
-                break
-            name = random.choice(present)
-            place, inner = place[name], properties[name]
-        _change(place, inner.get("properties", {}), random)
+    for _ in range(draw(st.sampled_from((1, 1, 2, 3)))):
+        place, properties = draw(st.sampled_from(list(_objects(spec, schema))))
+        _change(draw, place, properties)
     return spec
 
 
-def _change(place: dict[str, Any], properties: dict[str, Schema], random: Random) -> None:
-    kind = random.random()
-    if kind < 0.2 and place:
-        place.pop(random.choice(sorted(place)))
-    elif kind < 0.4 and place:
-        place[random.choice(sorted(place))] = random.choice(ODD_VALUES)
-    elif kind < 0.45:
-        place[random.choice(("unknown", "max_num_seqs", "Replicas"))] = random.choice(ODD_VALUES)
-    elif properties:
-        name = random.choice(sorted(properties))
-        place[name] = from_schema(properties[name], random)
+def for_each(strategy: st.SearchStrategy[Any], examples: int, test: Callable[[Any], None]) -> None:
+    """Try so many values: the same ones each time, unless more are asked for."""
+
+    @settings(
+        max_examples=examples * TIMES,
+        derandomize=TIMES == 1,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),  # a failure shows its own value; shrinking asks a server for minutes
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def run(value: Any) -> None:
+        test(value)
+
+    run()
+
+
+def _change(draw: Any, place: dict[str, Any], properties: dict[str, Schema]) -> None:
+    kind = draw(st.integers(0, 19))
+    if kind < 3 and place:
+        place.pop(draw(st.sampled_from(sorted(place))))
+    elif kind < 6 and place:
+        place[draw(st.sampled_from(sorted(place)))] = draw(st.sampled_from(ODD_VALUES))
+    elif kind < 7:
+        place[draw(st.sampled_from(("unknown", "max_num_seqs", "Replicas")))] = draw(st.sampled_from(ODD_VALUES))
+    else:
+        name = draw(st.sampled_from(sorted(properties)))
+        place[name] = draw(from_schema(properties[name]))
+
+
+def _objects(value: Any, schema: Schema) -> Iterator[tuple[dict[str, Any], dict[str, Schema]]]:
+    """Every object in a value that has fields by its schema, with these; one that has another type is none."""
+    if isinstance(value, dict) and schema.get("properties"):
+        yield value, schema["properties"]
+        for name, inner in schema["properties"].items():
+            yield from _objects(value.get(name), inner)
+    elif isinstance(value, list) and "items" in schema:
+        for each in value:
+            yield from _objects(each, schema["items"])
+
+
+def _pattern(schema: Schema) -> str:
+    """What a text, or the keys of a map, must match; "" where nothing is said."""
+    if "pattern" in schema:
+        return str(schema["pattern"]).removeprefix("^(").removesuffix(")$")
+    for rule in schema.get(api_values.VALIDATIONS, ()):
+        if found := _FORMAT.search(rule["rule"]):
+            return _FORMATS[found[1]].pattern
+        if found := _MATCHES.search(rule["rule"]):
+            return found[1].replace("\\'", "'").replace("\\\\", "\\")
+    return ""
+
+
+@cache
+def _texts(pattern: str) -> st.SearchStrategy[str]:
+    """Texts that are often as they should be."""
+    if not pattern:
+        return st.sampled_from(TEXTS)
+    fitting = tuple(text for text in TEXTS if re.fullmatch(pattern, text))
+    made = st.from_regex(pattern, fullmatch=True, alphabet=st.characters(min_codepoint=32, max_codepoint=126))
+    return st.one_of(made, st.sampled_from(fitting or TEXTS), st.sampled_from(TEXTS))
+
+
+def _is_refused(schema: Schema) -> bool:
+    return any(rule["rule"] == "false" for rule in schema.get(api_values.VALIDATIONS, ()))

@@ -47,6 +47,7 @@ class Simulation:
         body: the resource, as the API server has it.
         fits: how many pods find a node; the others wait.
         stopped_nodes: nodes whose kubelet does not answer: pods on it change no more.
+        settings: of the engine, as heads report them.
         writes: every action done, Events apart, in order.
     """
 
@@ -62,6 +63,7 @@ class Simulation:
     has_secret: bool = False
     stopped_nodes: set[str] = field(default_factory=set)
     answers: bool = True
+    settings: dict[str, Any] = field(default_factory=lambda: {"max_num_seqs": 64})
     writes: list[Action] = field(default_factory=list)
     events: list[EmitEvent] = field(default_factory=list)
     again_at: float | None = None
@@ -291,7 +293,7 @@ class Simulation:
             stages=tuple(
                 StageState(stage=pod.stage or 0, pod=pod.name, state="member", tensor_parallel=1) for pod in mates
             ),
-            settings={"max_num_seqs": 64},
+            settings=self.settings,
         )
 
     def _id(self, kind: str) -> str:
