@@ -207,6 +207,9 @@ class FaultyProxy:
                     await response.write(sent)
         finally:
             reading.cancel()
+            # A polite end of TLS waits for the server, and the loop may end before.
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()
         await response.write_eof()
         return response
 
