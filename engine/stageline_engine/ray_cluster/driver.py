@@ -85,6 +85,7 @@ class _Driver:
         self._decoder = msgspec.msgpack.Decoder(DriverCommand)
         self._actors: list[_Actor] = []
         self._has_own_nodes = False
+        self._ended: set[int] = set()
 
     def run(self) -> None:
         try:
@@ -159,17 +160,17 @@ class _Driver:
                 # Ray cannot reach it, and says more once it has given it up.
                 time.sleep(_UNSURE_SECONDS)
             except RayError as error:
-                self._tell(Ended(stage=stage, reason=_reason(error), node=None))
+                self._tell_end(Ended(stage=stage, reason=_reason(error), node=None))
                 return
             else:
-                self._tell(Ended(stage=stage, reason="its node ended", node=node))
+                self._tell_end(Ended(stage=stage, reason="its node ended", node=node))
                 return
 
     def _hand_over(self, command: HandOver) -> None:
         try:
             answer = self._actors[command.stage].call("hand_over", command.data)
         except RayError as error:
-            self._tell(Ended(stage=command.stage, reason=_reason(error), node=None))
+            self._tell_end(Ended(stage=command.stage, reason=_reason(error), node=None))
         else:
             self._tell(Answered(stage=command.stage, data=answer))
 
@@ -204,6 +205,14 @@ class _Driver:
         command: DriverCommand = self._decoder.decode(data)
         return command
 
+    def _tell_end(self, ended: Ended) -> None:
+        """Once for each stage: what was handed over fails with the actor that is watched."""
+        with self._lock:
+            if ended.stage in self._ended:
+                return
+            self._ended.add(ended.stage)
+        self._tell(ended)
+
     def _tell(self, event: DriverEvent) -> None:
         with self._lock:
             try:
@@ -232,7 +241,7 @@ def _connect(place: Place) -> None:
 
 
 def _find_room(place: Place) -> PlacementGroup:
-    """A bundle for each stage, on as many machines as there are."""
+    """A bundle for each stage, so that its ranks share a machine; stages on as many machines as there are."""
     missing = what_is_missing(place.needs, _nodes())
     if missing is not None:
         raise _CannotPlaceError(missing)

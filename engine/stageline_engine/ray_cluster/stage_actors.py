@@ -71,7 +71,7 @@ class StageActors:
         """Block until each stage has its actor; where they are, by stage.
 
         Raises:
-            ConfigurationError: the cluster cannot be joined, or has no room.
+            ConfigurationError: a cluster of others cannot be joined, or has no room.
             EngineStartError: nodes did not join, an actor did not start, or Ray was lost.
         """
         homes: dict[int, ActorHome] = {}
@@ -80,7 +80,7 @@ class StageActors:
             for event in self.poll():
                 if isinstance(event, Placed):
                     homes[event.stage] = event.home
-                elif isinstance(event, CannotPlace) and event.is_input:
+                elif isinstance(event, CannotPlace) and event.is_input and self._place.needs:
                     raise ConfigurationError("--ray-address", self._place.address, event.reason)
                 elif isinstance(event, CannotPlace | RayLost):
                     raise EngineStartError(event.reason, 1)

@@ -48,7 +48,7 @@ class _Stopped(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code of the command's last run, negative for a signal; 0 when it never ran."""
+    """Returns the exit code of the command's last run, as a shell gives it; 0 when none ended by itself."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
@@ -130,6 +130,7 @@ def _reap(wanted: int) -> int | None:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == wanted:
                 code = os.waitstatus_to_exitcode(ended[1])
+                code = 128 - code if code < 0 else code
     return code
 
 
@@ -172,4 +173,4 @@ def _empty(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) & 0xFF)
+    sys.exit(main(sys.argv[1:]))
