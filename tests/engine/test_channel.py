@@ -272,7 +272,7 @@ NODE_MESSAGES: list[msgspec.Struct] = [
 ]
 NODE_COMMANDS: list[msgspec.Struct] = [
     RunStage("head", "hf://a/b@c", "LlamaForCausalLM", SETTINGS.spec, 0, 3, 20),
-    NodeRefused("no", False),
+    NodeRefused("no", "--tp", 3),
     EpochBegan(2),
     HeadBeat("head", asks_to_join=True),
     ReplicaOver("over", comes_back=True),

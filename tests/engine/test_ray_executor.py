@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,9 @@ from tokenizers import Tokenizer
 
 from stageline_engine.cli.options import ControlOptions, EngineOptions, control_config, engine_config
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.ray_cluster import settings
+from stageline_engine.ray_cluster.processes import Supervised, make_folder
+from support.machines import Machines, machines
 from support.namespaces import Network, joined_machines
 from support.nodes import CONTROL_PORT, Nodes, make_keys, probe, wait_all_dead
 from support.processes import nothing_left
@@ -85,6 +91,51 @@ def test_ray_has_an_actor_for_each_stage_on_its_machine_and_ends_with_the_replic
         assert served.wait_exit() == 0
         assert [node.wait_exit() for node in nodes.started] == [0, 0]
         wait_all_dead(family)
+
+
+@pytest.mark.timeout(800)
+def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
+    folder = tiny_model("llama")
+    (prompt,) = parity_prompts(folder, (9,), MAX_TOKENS)
+    (tokens,) = reference_greedy(folder, [prompt], MAX_TOKENS)
+    with nothing_left(), machines(2) as place, contextlib.ExitStack() as leave:
+        ray_address = start_ray(place, leave)
+        control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--ray-address", ray_address)
+        with place.on(0):
+            served = leave.enter_context(serving(folder, "--stages", "2", *FLAGS, *control, env=TOKEN))
+            served.wait_ready(timeout=400)
+            with served.client() as client:
+                body = {"model": "tiny", "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
+                (choice,) = client.post("/v1/completions", json={**body, "ignore_eos": True}).json()["choices"]
+        assert choice["text"] == Tokenizer.from_file(str(folder / "tokenizer.json")).decode(tokens)
+        rooms = [line.rpartition(" ")[2] for line in served.lines if "Ray has room for it at" in line]
+        assert sorted(rooms) == place.addresses
+        served.signal(signal.SIGTERM)
+        assert served.wait_exit() == 0
+
+
+def start_ray(place: Machines, leave: contextlib.ExitStack) -> str:
+    """A Ray of somebody else: two machines with a CPU each, which know nothing of stages."""
+    environment = settings.environment({**os.environ, **TOKEN})
+    head = f"{place.addresses[0]}:{settings.PORT_GCS}"
+    for number in range(2):
+        with place.on(number) as address:
+            folder = make_folder()
+            command = (
+                settings.stage_command(place.addresses[0], 99, address, folder)
+                if number
+                else settings.head_command(address, folder)
+            )
+            ray = Supervised(
+                [*command, "--num-cpus=1"], environment, folder, ["--again", f"--wait-for={head}"][: 1 + number]
+            )
+            leave.callback(ray.close)
+        deadline = time.monotonic() + 300
+        while not (folder / settings.ADDRESS_FILE).exists():
+            ray.poll()
+            assert time.monotonic() < deadline, ray.log_tail()
+            select.select([ray], [], [], 0.2)
+    return head
 
 
 @pytest.mark.parametrize(

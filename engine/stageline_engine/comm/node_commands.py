@@ -109,8 +109,9 @@ class NodeRefused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The node is not taken."""
 
     message: str
-    may_help_later: bool
-    """False: it was started with wrong arguments."""
+    flag: str = ""
+    """Which argument of the node is wrong; "" when none is, so that a later try may help."""
+    value: int = 0
 
 
 class EpochBegan(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -186,6 +186,8 @@ def _validate_parallel(parallel: ParallelConfig) -> None:
 
 def _validate_control(config: EngineConfig) -> None:
     control = config.control
+    if control is not None:
+        typed_fields(checked_struct("control", control, ControlConfig, ConfigurationError), _wrong_type)
     if config.parallel.executor != "ray":
         if control is not None:
             remedy = "only --executor ray has stages on other machines: leave it out"
@@ -194,7 +196,6 @@ def _validate_control(config: EngineConfig) -> None:
     if control is None:
         remedy = "stages on other machines have to find the head: give --control-port, and --keys or --ray-address"
         raise ConfigurationError("--executor", "ray", remedy)
-    typed_fields(checked_struct("control", control, ControlConfig, ConfigurationError), _wrong_type)
     if not 0 < control.control_port < 65536:
         raise ConfigurationError("--control-port", control.control_port, "give a number from 1 to 65535")
     if control.keys is None and control.ray_address is None:

@@ -201,14 +201,14 @@ class RemoteNodes:
         label = f"{join.pod} at {join.address}" if join.pod else f"the node at {join.address}"
         now = time.monotonic()
         if (mistake := self._mistake(join)) is not None:
-            self._refuse(name, label, NodeRefused(mistake, may_help_later=False))
+            self._refuse(name, label, mistake)
             return
         place = self._places[join.stage]
         if place.node is not None and place.node.name != name:
             silent = now - place.node.heard_at
             if silent < _TAKEOVER_SECONDS:
                 taken = f"stage {join.stage} has a node that answers: {place.node.label}"
-                self._refuse(name, label, NodeRefused(taken, may_help_later=True))
+                self._refuse(name, label, NodeRefused(taken))
                 return
             self._lose(place, f"did not answer for {silent:.1f} s, and {label} takes its place")
         if place.node is None:
@@ -218,16 +218,19 @@ class RemoteNodes:
             self._tell_whom_we_wait_for()
         self._order(place)
 
-    def _mistake(self, join: NodeJoin) -> str | None:
+    def _mistake(self, join: NodeJoin) -> NodeRefused | None:
         if not 0 <= join.stage < len(self._places):
-            return f"--stage={join.stage}: the head has {len(self._places)} stages, which count from 0"
+            stages = f"the head has {len(self._places)} stages, which count from 0"
+            return NodeRefused(stages, "--stage", join.stage)
         ranks = self._places[join.stage].settings.spec.tp
         if join.tp != ranks:
-            return f"--tp={join.tp}: the head was started with a --tp of {ranks} for stage {join.stage}: give the same"
+            same = f"the head was started with a --tp of {ranks} for stage {join.stage}: give the same"
+            return NodeRefused(same, "--tp", join.tp)
         return None
 
     def _refuse(self, name: bytes, label: str, refusal: NodeRefused) -> None:
-        self._progress(f"refused {label}: {refusal.message}")
+        mistake = f"{refusal.flag}={refusal.value}: " if refusal.flag else ""
+        self._progress(f"refused {label}: {mistake}{refusal.message}")
         self._channel.send([name], refusal)
 
     def _order(self, place: _Place) -> None:

@@ -145,9 +145,9 @@ class Node:
                 self._print("the head is another one, or has given this node up: it joins anew")
                 self._end_work()
         elif isinstance(command, NodeRefused):
-            if command.may_help_later:
-                raise PeerError(f"the head does not take this node: {command.message}")
-            raise ConfigurationError("stageline node", "", command.message)
+            if command.flag:
+                raise ConfigurationError(command.flag, command.value, command.message)
+            raise PeerError(f"the head does not take this node: {command.message}")
         else:
             self._leave(command)
 
