@@ -28,7 +28,8 @@ def main() -> None:
     command = commands.add_parser(
         "images", help="build the project's images; give them to the nodes when the cluster is up"
     )
-    command.add_argument("targets", nargs="*", choices=images.TARGETS, default=images.TARGETS)
+    # Not `choices`: before Python 3.12 it refuses an empty list of positional arguments.
+    command.add_argument("targets", nargs="*", metavar="TARGET", help="operator, engine; both when none is named")
     commands.add_parser("down", help="remove the cluster; images and parts are kept")
     arguments = parser.parse_args()
     if arguments.command == "parts":
@@ -37,7 +38,9 @@ def main() -> None:
         life.up()
         print(f"export KUBECONFIG={KUBECONFIG} PATH={obtain_clients().kubectl.parent}:$PATH")
     elif arguments.command == "images":
-        make_images(arguments.targets)
+        if unknown := set(arguments.targets) - set(images.TARGETS):
+            parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {' and '.join(images.TARGETS)}")
+        make_images(arguments.targets or images.TARGETS)
     else:
         life.down()
 
