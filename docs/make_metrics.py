@@ -55,8 +55,11 @@ every two seconds, is work like any other.
 
 `pipeline_efficiency_ratio` is busy ÷ (engine seconds - idle), over all stages; `stage_load_ratio` is a stage's busy
 seconds ÷ the mean of all stages. Both are of the newest {LATELY_SECONDS:g} seconds with work. The stage with the
-largest load is the slowest, and holds the others up by as much as that is above 1. `microbatch_imbalance` compares
-micro-batches, not stages: 0 when all slots take equally long.
+largest load is the slowest, and holds the others up by as much as that is above 1:
+`stageline plan MODEL --from-metrics URL` says which split would be better ([planning.md](planning.md)).
+`microbatch_imbalance` compares micro-batches, not stages: 0 when all slots take equally long.
+
+`stageline top URL` shows all of this in a terminal, of a server that runs.
 
 ## All names
 

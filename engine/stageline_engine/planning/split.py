@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stageline_engine.core.config import EngineConfig, ParallelConfig
 from stageline_engine.core.deployment import ModelProfile, StageSpec
-from stageline_engine.planning.costs import CostModel
 from stageline_engine.planning.devices import DTYPE_BYTES, Device, cpu, gpu
 from stageline_engine.planning.feasibility import check_cut
+from stageline_engine.planning.loads import StageLoads
 from stageline_engine.planning.memory import MemoryLimit, check_memory, least_kv_bytes, stage_weight_bytes
 from stageline_engine.planning.partition import best_partition
 from stageline_engine.planning.workload import DEFAULT_WORKLOAD, Workload
@@ -89,38 +89,40 @@ def chunk_of(config: EngineConfig) -> int:
     return CPU_CHUNK_ALONE if config.parallel.stages == 1 else CPU_CHUNK
 
 
-def _balanced(
-    profile: ModelProfile, config: EngineConfig, workload: Workload, device: Device, limit: MemoryLimit | None
+def best_split(
+    profile: ModelProfile,
+    config: EngineConfig,
+    limit: MemoryLimit | None,
+    load: Callable[[int, int, int], float],
 ) -> tuple[int, ...] | None:
-    parallel, costs = config.parallel, CostModel(profile, device, config.model.dtype)
-    rows = max(1, config.scheduler.max_num_seqs // parallel.stages)
-    chunk = chunk_of(config)
-    sums: dict[int, tuple[list[float], list[float]]] = {}
-    for tp in {parallel.tp_of(stage) for stage in range(parallel.stages)}:
-        decode = [costs.decode_layer(layer, tp, rows, workload.context) / rows for layer in profile.layers]
-        prefill = [
-            costs.prefill_layer(layer, tp, chunk, max(1, workload.prompt_tokens // 2)) / chunk
-            for layer in profile.layers
-        ]
-        sums[tp] = (
-            list(itertools.accumulate(decode, initial=0.0)),
-            list(itertools.accumulate(prefill, initial=0.0)),
-        )
+    """The split whose busiest stage has the least load; None when none fits ``limit``.
+
+    Args:
+        load: ``load(stage, start, end)`` of giving the layers ``[start, end)`` to ``stage``.
+    """
+    parallel = config.parallel
 
     def cost(stage: int, start: int, end: int) -> float | None:
-        tp = parallel.tp_of(stage)
         if limit is not None and not limit.is_shared:
+            tp = parallel.tp_of(stage)
             spec = StageSpec(stage=stage, num_stages=parallel.stages, start=start, end=end, tp=tp)
             weights = stage_weight_bytes(profile, spec, DTYPE_BYTES[config.model.dtype])
             if least_kv_bytes(profile, spec, config) > limit.kv_bytes(weights):
                 return None
-        decode_sums, prefill_sums = sums[tp]
-        head = costs.head(tp, rows) / rows if stage == parallel.stages - 1 else 0.0
-        decode = workload.output_tokens * (decode_sums[end] - decode_sums[start] + head)
-        # Requests come and go, so both kinds of work are in the pipeline at once: a stage's sum of them counts.
-        return _rounded(decode + workload.prompt_tokens * (prefill_sums[end] - prefill_sums[start]))
+        return _rounded(load(stage, start, end))
 
     return best_partition(len(profile.layers), parallel.stages, cost)
+
+
+def _balanced(
+    profile: ModelProfile, config: EngineConfig, workload: Workload, device: Device, limit: MemoryLimit | None
+) -> tuple[int, ...] | None:
+    loads = StageLoads(profile, config, workload, device, chunk_of(config))
+
+    def load(stage: int, start: int, end: int) -> float:
+        return loads.layers(stage, start, end) + loads.head(stage)
+
+    return best_split(profile, config, limit, load)
 
 
 def _rounded(seconds: float) -> float:
