@@ -159,7 +159,7 @@ def test_help_says_defaults_and_units() -> None:
     shown = " ".join(done.stdout.replace("│", " ").split())
     for text in (
         "Tokens per KV block. [default: 16]",
-        "IN:OUT. [default: 64:128]",
+        "IN:OUT; default: 64:128",
         "default: balanced by",
     ):
         assert text in shown

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.planning.devices import cpu
-from stageline_engine.planning.measured import Proposal, propose
+from stageline_engine.planning.measured import Proposal, StageProposal, propose
 from stageline_engine.planning.memory import MemoryLimit
 from stageline_engine.planning.units import parse_bytes
 from stageline_engine.planning.workload import Workload
@@ -93,3 +95,9 @@ def test_memory_forbids_what_balance_would_do() -> None:
     assert free.proposed_split[0] > 15
     with pytest.raises(ConfigurationError, match="--memory='51MiB': no split fits"):
         propose(SMOLLM2_135M, config(stages=2), (15, 15), real((15, 15)), MIX, cpu(1), tight)
+
+
+@pytest.mark.parametrize("struct", [Proposal, StageProposal])
+def test_every_key_of_the_json_is_documented(struct: type[msgspec.Struct]) -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    assert [name for name in struct.__struct_fields__ if f"`{name}`" not in documented] == []
