@@ -49,6 +49,8 @@ def test_one_table_has_a_line_for_each_stage_whose_shares_add_up(served: Served)
         shares = [int(cell.removesuffix("%")) for cell in line[3:10]]
         assert sum(shares) == pytest.approx(100, abs=4), "seven rounded shares"
     assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "…" not in done.stdout
+    assert re.search(r"efficiency \d+%$", done.stdout, re.MULTILINE)
 
 
 def test_tables_follow_each_other_until_the_person_leaves(served: Served) -> None:

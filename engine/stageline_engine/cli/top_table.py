@@ -24,17 +24,17 @@ def top_table(before: Scrape, after: Scrape) -> Group:
     )
     requests = Text(
         f"{after.running:g} running   {after.waiting:g} waiting   KV {after.kv_usage:.0%}   "
-        f"slots {after.slots_in_flight:g}/{after.slots:g}   {rows} rows per micro-batch   "
-        f"imbalance {after.imbalance:.2f}   efficiency {after.efficiency:.0%}"
+        f"slots {after.slots_in_flight:g}/{after.slots:g}"
     )
-    return Group(title, requests, _stages(before, after, seconds))
+    work = Text(f"{rows} rows per micro-batch   imbalance {after.imbalance:.2f}   efficiency {after.efficiency:.0%}")
+    return Group(title, requests, work, _stages(before, after, seconds))
 
 
 def _stages(before: Scrape, after: Scrape, seconds: float) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("stage", "layers", "TP", "busy", "wait\nup", "wait\ndown", "wait\nplan", "wait\ntoken"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("commu-\nnicating", "idle", "load", "steps/s", "to next/s", "memory"):
+    for name in ("comm.", "idle", "load", "steps/s", "to next/s", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     slowest = max(range(len(after.stages)), key=lambda stage: after.stages[stage].load)
     for stage, (old, new) in enumerate(zip(before.stages, after.stages, strict=True)):
