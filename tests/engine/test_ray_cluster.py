@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -77,17 +77,22 @@ class Cluster:
         self.machines = place
         self.folder = folder
         self.nodes: list[RayNode] = []
-        with place.on(0) as address:
-            self.head = RayHead(address)
-            leave.callback(self.head.close)
-            self.address = self.head.address
-        self.head.wait_until_up(PATIENCE)
+        address = place.addresses[0]
+        self._leave = leave
+        self.replace_head()
         for stage in range(stages):
             with place.on(stage + 1) as here:
                 self.nodes.append(RayNode(address, stage, here, str(folder / f"node-{stage}")))
                 leave.callback(self.nodes[-1].close)
             # One after the other: Ray's helpers have 15 s each to import.
             wait_for(self.nodes[-1].is_up, "a node did not join")
+
+    def replace_head(self) -> None:
+        with self.machines.on(0) as address:
+            self.head = RayHead(address)
+            self._leave.callback(self.head.close)
+            self.address = self.head.address
+        self.head.wait_until_up(PATIENCE)
 
     def actors(self, stages: int, patience: float = PATIENCE) -> StageActors:
         with self.machines.on(0):
@@ -198,23 +203,31 @@ def test_a_killed_raylet_is_told_and_its_node_joins_again(cluster: Cluster, stan
         again.close()
 
 
-def test_nodes_join_a_head_that_came_back(cluster: Cluster, stand_ins: list[StandInNode]) -> None:
+def test_a_driver_that_dies_is_told(cluster: Cluster, stand_ins: list[StandInNode]) -> None:
     actors = cluster.actors(stages=2)
     try:
         actors.wait_until_placed()
-        for process in psutil.Process(cluster.head._ray.pid).children():
-            process.kill()
+        drivers = [
+            child for child in psutil.Process().children() if "stageline_engine.ray_cluster.driver" in child.cmdline()
+        ]
+        assert len(drivers) == 1
+        drivers[0].kill()
         lost = wait_for_event(actors, RayLost)
-        assert isinstance(lost, RayLost) and "exit code" in lost.reason
+        assert isinstance(lost, RayLost) and "exit code -9" in lost.reason
     finally:
         actors.close()
-    wait_for(lambda: not cluster.head.is_up(), "the head was not lost")
-    cluster.head.wait_until_up(PATIENCE)
-    again = cluster.actors(stages=2)
+
+
+def test_nodes_join_a_head_that_comes_back(cluster: Cluster, stand_ins: list[StandInNode]) -> None:
+    for process in psutil.Process(cluster.head._ray.pid).children():
+        process.kill()
+    wait_for(cluster.head.has_ended, "a part of the head was killed, and the rest lives on")
+    cluster.replace_head()
+    actors = cluster.actors(stages=2)
     try:
-        assert [home.address for home in again.wait_until_placed()] == cluster.machines.addresses[1:]
+        assert [home.address for home in actors.wait_until_placed()] == cluster.machines.addresses[1:]
     finally:
-        again.close()
+        actors.close()
 
 
 NODE_SCRIPT = """
@@ -246,7 +259,7 @@ class ForeignRay:
                     ),
                     "--num-cpus=2",
                 ]
-                ray = Supervised(command, variables, folder, [] if machine == 0 else [joining])
+                ray = Supervised(command, variables, folder, ["--again", *([joining] if machine else [])])
                 leave.callback(ray.close)
                 wait_for((folder / settings.ADDRESS_FILE).exists, "Ray did not start")
 
@@ -384,4 +397,10 @@ def raylet_of(node: RayNode) -> psutil.Process:
 
 
 def running(script: Path) -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if str(script) in process.cmdline()[1:2]]
+    """Processes of ours that run it."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if str(script) in process.cmdline()[1:2]:
+                found.append(process)
+    return found

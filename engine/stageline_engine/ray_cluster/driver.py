@@ -228,7 +228,7 @@ def _connect(place: Place) -> None:
     except OSError as error:
         raise _CannotPlaceError(f"nobody listens there ({error}): start Ray first, or correct the address") from error
     # By default Ray tries for 20 s more, whatever the cause.
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "5")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3")
     try:
         ray.init(address=place.address, namespace=place.namespace, log_to_driver=False, logging_level="error")
     except (ConnectionError, AuthenticationError) as error:

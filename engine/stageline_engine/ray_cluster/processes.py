@@ -1,12 +1,14 @@
 """Ray on this machine: its head beside the engine core, or a node beside a stage. Each is a supervised child.
 
-Both come back by themselves: a head that dies is started again, a node that loses its head looks for it and joins anew.
+A node that loses its head looks for it and joins anew, by itself. A head that has ended is for its owner to replace,
+together with the driver (StageActors): Ray does not tell a driver that its head is another one.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +24,8 @@ from stageline_engine.ray_cluster.supervisor import POLITE_SECONDS
 
 CLOSE_SECONDS = POLITE_SECONDS + 0.6
 """So long a supervisor may take to end its command and the rest."""
-HEAD_START_SECONDS = 60.0
-"""Ray's head takes 3 s; much longer on a machine that is pulling images or loading weights."""
+HEAD_START_SECONDS = 120.0
+"""Ray's head takes 3 s; much longer, and several tries, on a machine that is pulling images or loading weights."""
 
 
 class Supervised:
@@ -103,11 +105,12 @@ class Supervised:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._log.close()
 
 
 class RayHead:
-    """Ray's head on this machine's ``address``; returns at once.
+    """Ray's head on this machine's ``address``; returns at once. Wait for :meth:`fileno`, then :meth:`has_ended`.
 
     Raises:
         ConfigurationError: Ray's token is missing.
@@ -117,11 +120,21 @@ class RayHead:
         variables = settings.environment(os.environ)
         folder = make_folder()
         self.address = f"{address}:{settings.PORT_GCS}"
-        self._ray = Supervised(settings.head_command(address, folder), variables, folder, ["--again"], "ray head")
+        # On a machine that is very busy a part of Ray may time out while it starts.
+        until_up = [f"--again-unless={settings.ADDRESS_FILE}"]
+        self._ray = Supervised(settings.head_command(address, folder), variables, folder, until_up, "ray head")
 
     def fileno(self) -> int:
-        """Readable when :meth:`is_up` may have changed."""
+        """Readable when :meth:`has_ended` or :meth:`is_up` may have changed."""
         return self._ray.fileno()
+
+    def has_ended(self) -> bool:
+        """Whether it, or a part of it, has died after it was up: all of it has ended then."""
+        return self._ray.poll() is not None
+
+    def log_tail(self) -> str:
+        """Ray's last words."""
+        return self._ray.log_tail()
 
     def is_up(self) -> bool:
         """Whether nodes can join."""
@@ -136,7 +149,7 @@ class RayHead:
         deadline = time.monotonic() + seconds
         while not self.is_up():
             left = deadline - time.monotonic()
-            if left <= 0 or self._ray.poll() is not None:
+            if left <= 0 or self.has_ended():
                 raise EngineStartError(
                     f"Ray's head did not start on {self.address} within {seconds:g} s\n{self._ray.log_tail()}", 1
                 )

@@ -51,7 +51,7 @@ ADDRESS_FILE: Final = "ray_current_cluster"
 HEALTH_SECONDS: Final = 15
 """A node is declared dead no earlier than after so long a silence: our own watch has decided long before."""
 _HEALTH_PERIOD_SECONDS: Final = 3
-LOST_HEAD_SECONDS: Final = 15
+LOST_HEAD_SECONDS: Final = 10
 """A node gives up a head that it cannot reach, and joins anew."""
 
 SETTINGS: Final = {

@@ -6,7 +6,8 @@ Ray's processes start others, which outlive them for seconds when one is killed.
 subreaper), so that nobody's orphans fill up a container whose first process is ours. Its end is that of its folder too.
 
 Options: `--parent PID` of the owner, `--folder PATH` to remove at the end and to empty between runs, `--again` runs the
-command again after it ended, until told to stop, `--wait-for HOST:PORT` waits before each run until somebody listens.
+command again after it ended, until told to stop, `--again-unless FILE` does so unless that file is in the folder, which
+tells that the command had started, `--wait-for HOST:PORT` waits before each run until somebody listens.
 
 Nothing but the standard library and psutil is imported here: one of these stands beside every Ray node.
 """
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--again-unless", default="")
     parser.add_argument("--wait-for", default="")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
                 _wait_for(options.wait_for)
             began = time.monotonic()
             code = _run(options.command)
-            if not options.again:
+            if not options.again and (not options.again_unless or (options.folder / options.again_unless).exists()):
                 return code
             print(f"ended with exit code {code}; starting again", flush=True)
             _empty(options.folder)
