@@ -189,11 +189,10 @@ def test_a_killed_raylet_is_told_and_its_node_joins_again(cluster: Cluster, stan
     actors = cluster.actors(stages=2)
     try:
         actors.wait_until_placed()
-        began = time.monotonic()
         raylet_of(cluster.nodes[1]).kill()
         ended = wait_for_event(actors, Ended)
         assert isinstance(ended, Ended) and ended.stage == 1 and ended.node is None
-        print(f"told after {time.monotonic() - began:.1f} s: {ended.reason}")
+        assert "its node has died" in ended.reason
     finally:
         actors.close()
     again = cluster.actors(stages=2)
@@ -328,9 +327,7 @@ def test_closing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             head.wait_until_up(PATIENCE)
             assert list(temporary.iterdir())
         finally:
-            began = time.monotonic()
             head.close()
-    print(f"closed in {time.monotonic() - began:.2f} s")
     assert descendants() <= before
     assert not list(temporary.iterdir())
     assert not list(tmp_path.iterdir())

@@ -257,8 +257,9 @@ def _find_room(place: Place) -> PlacementGroup:
 
 
 def _nodes() -> dict[str, dict[str, float]]:
-    """What each living node of the cluster has, by address and id: several may share an address."""
-    return {f"{node['NodeManagerAddress']}": node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """What each living node of the cluster has, by address and the start of its id: several may share an address."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["Resources"] for node in alive}
 
 
 def _reason(error: BaseException) -> str:
