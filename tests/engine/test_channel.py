@@ -34,6 +34,7 @@ from stageline_engine.comm.node_commands import (
     NODE_PREFIX,
     EpochBegan,
     HeadBeat,
+    MayEnd,
     NodeBeat,
     NodeCommand,
     NodeFailed,
@@ -42,6 +43,7 @@ from stageline_engine.comm.node_commands import (
     NodePrepared,
     NodeProgress,
     NodeRefused,
+    NodeToldToEnd,
     RankEnded,
     ReplicaOver,
     RunStage,
@@ -268,12 +270,14 @@ NODE_MESSAGES: list[msgspec.Struct] = [
     NodeProgress("line"),
     RankEnded(1, 7, -9, "killed", "last words"),
     NodeFailed(RankFailed(0, "model-source", "m", "model", "x", "fetch it")),
+    NodeToldToEnd(),
     NodeLeft("told to"),
 ]
 NODE_COMMANDS: list[msgspec.Struct] = [
     RunStage("head", "hf://a/b@c", "LlamaForCausalLM", SETTINGS.spec, 0, 3, 20),
     NodeRefused("no", "--tp", 3),
     EpochBegan(2),
+    MayEnd(),
     HeadBeat("head", asks_to_join=True),
     ReplicaOver("over", comes_back=True),
 ]

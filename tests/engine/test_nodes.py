@@ -126,6 +126,32 @@ def test_a_lost_node_is_named_and_the_other_one_joins_the_next_head(
     assert survivor.wait_exit() == 0
 
 
+def test_a_stage_that_is_told_to_end_stays_while_its_head_drains(
+    nodes: Nodes, folder: Path, expected: list[list[int]]
+) -> None:
+    head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, (1, 1)))
+    for number in (0, 1):
+        nodes.start(number)
+    try:
+        head.start()
+        # As in pods: stages are told first, and the head a while later.
+        for node in nodes.started:
+            node.signal(signal.SIGTERM)
+            node.wait_line("asking the head whether it drains")
+        head.executor.drain()
+        driver = head.driver()
+        while not all(
+            any(f"pod-{number} at" in line and "told to end" in line for line in head.lines) for number in (0, 1)
+        ):
+            driver.sockets[0].poll(100)  # type: ignore[union-attr]
+            assert head.executor.poll() == []
+        assert driver.generate(PROMPTS, MAX_TOKENS) == expected
+        assert [node.process.poll() for node in nodes.started] == [None, None]
+    finally:
+        head.executor.close()
+    assert [node.wait_exit() for node in nodes.started] == [0, 0]
+
+
 def test_each_node_fetches_its_own_stage_and_nothing_else(
     nodes: Nodes, folder: Path, expected: list[list[int]], tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """What the engine core and the nodes of its stages say to each other, on the channel that the ranks use too.
 
-    node → engine core :  NodeJoin; then NodePrepared, NodeProgress, RankEnded, NodeFailed; at its end NodeLeft
-    engine core → node :  RunStage, or NodeRefused; EpochBegan; at the end ReplicaOver
+    node → engine core :  NodeJoin; then NodePrepared, NodeProgress, RankEnded, NodeFailed; NodeToldToEnd; NodeLeft
+    engine core → node :  RunStage, or NodeRefused; EpochBegan; MayEnd; at the end ReplicaOver
     both                :  NodeBeat and HeadBeat, all the time
 
 A node is one machine of one stage, or a pod. Its ranks talk to the engine core themselves (comm.commands).
@@ -75,13 +75,17 @@ class NodeFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     failed: RankFailed
 
 
+class NodeToldToEnd(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The node's pod is to end; may it, or does the head drain? → MayEnd, or ReplicaOver when the head is done."""
+
+
 class NodeLeft(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The node ends; its ranks have ended."""
 
     reason: str
 
 
-NodeMessage = NodeJoin | NodeBeat | NodePrepared | NodeProgress | RankEnded | NodeFailed | NodeLeft
+NodeMessage = NodeJoin | NodeBeat | NodePrepared | NodeProgress | RankEnded | NodeFailed | NodeToldToEnd | NodeLeft
 
 
 # --- engine core → node ---------------------------------------------------------------------------------------------
@@ -120,6 +124,10 @@ class EpochBegan(msgspec.Struct, frozen=True, array_like=True, tag=True):
     epoch: int
 
 
+class MayEnd(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The head does not drain."""
+
+
 class HeadBeat(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The head's loop moves."""
 
@@ -137,4 +145,4 @@ class ReplicaOver(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """True: it failed, and another one may take its place, with other ranks. False: nobody is needed any more."""
 
 
-NodeCommand = RunStage | NodeRefused | EpochBegan | HeadBeat | ReplicaOver
+NodeCommand = RunStage | NodeRefused | EpochBegan | MayEnd | HeadBeat | ReplicaOver

@@ -30,6 +30,7 @@ from stageline_engine.core.logs import set_up_logging
 from stageline_engine.core.messages import (
     CoreCommand,
     CoreEvent,
+    Drain,
     EngineFailed,
     EngineProgress,
     EngineReady,
@@ -188,6 +189,8 @@ class CoreProcess:
             if isinstance(command, Shutdown):
                 self._stopping = True
                 return
+            if isinstance(command, Drain):
+                self._executor.drain()
             loop.handle(command)
 
 

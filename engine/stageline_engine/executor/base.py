@@ -62,6 +62,9 @@ class Executor(Protocol):
     def resident_bytes(self) -> list[int]:
         """Resident memory by stage, summed over its ranks; an empty list where that has no meaning."""
 
+    def drain(self) -> None:
+        """The engine takes no new requests, and ends when the running ones have: ranks are needed until then."""
+
     def close(self, failure: str = "") -> None:
         """End every rank within 2 s, leaving no process behind. May be called twice.
 

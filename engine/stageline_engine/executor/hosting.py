@@ -66,5 +66,8 @@ class Hosting(Protocol):
     def resident_bytes(self) -> list[int]:
         """Resident memory by stage, summed over its ranks; what they share with the fork parent counts for each."""
 
+    def drain(self) -> None:
+        """See :meth:`executor.base.Executor.drain`."""
+
     def close(self, failure: str) -> None:
         """End every rank within 2 s; see :meth:`executor.base.Executor.close`. May be called twice."""

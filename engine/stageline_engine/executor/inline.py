@@ -135,6 +135,9 @@ class InlineExecutor:
         """Nothing: the ranks share this process's memory."""
         return []
 
+    def drain(self) -> None:
+        """Nothing: nobody else ends these ranks."""
+
     def close(self, failure: str = "") -> None:
         """End the threads. May be called twice."""
         for ranks in self._stages:

@@ -92,6 +92,10 @@ class ProcessExecutor(ABC):
         """See :class:`executor.base.Executor`."""
         return self._running().resident_bytes()
 
+    def drain(self) -> None:
+        """See :class:`executor.base.Executor`."""
+        self._running().drain()
+
     def close(self, failure: str = "") -> None:
         """See :class:`executor.base.Executor`."""
         if self._host is not None:

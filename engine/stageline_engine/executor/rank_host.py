@@ -183,6 +183,10 @@ class RankHost:
         """Resident memory by stage, summed over its ranks; what they share with the fork parent counts for each."""
         return self._hosting.resident_bytes()
 
+    def drain(self) -> None:
+        """See :meth:`executor.base.Executor.drain`."""
+        self._hosting.drain()
+
     def close(self, failure: str = "") -> None:
         """End every process within 2 s; see :meth:`executor.base.Executor.close`. May be called twice."""
         self._hosting.close(failure)

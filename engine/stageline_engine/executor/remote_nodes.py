@@ -23,6 +23,7 @@ from stageline_engine.comm.node_commands import (
     SILENT_SECONDS,
     EpochBegan,
     HeadBeat,
+    MayEnd,
     NodeBeat,
     NodeFailed,
     NodeJoin,
@@ -31,6 +32,7 @@ from stageline_engine.comm.node_commands import (
     NodePrepared,
     NodeProgress,
     NodeRefused,
+    NodeToldToEnd,
     RankEnded,
     ReplicaOver,
     RunStage,
@@ -44,6 +46,9 @@ _log = logging.getLogger(__name__)
 _TAKEOVER_SECONDS = 3.0
 """A node that has said nothing for so long has to make way for another one of its stage."""
 _REMIND_SECONDS = 10.0
+_DRAIN_BEGINS_SECONDS = 12.0
+"""The pods of a replica are told to end at once, but a head hears of it 10 s later: so long its pod goes on to accept
+what proxies still send. A stage that asks is answered only when the head would have begun to drain."""
 _FAREWELL_SECONDS = 2.0
 """So long nodes may take to end their ranks when the head ends."""
 
@@ -57,6 +62,8 @@ class _Node:
     heard_at: float
     prepared: NodePrepared | None = None
     resident_bytes: int = 0
+    asked_at: float | None = None
+    """When it asked whether it may end; None: it has not, or has its answer."""
 
 
 @dataclass
@@ -95,6 +102,7 @@ class RemoteNodes:
         self._beat_at = 0.0
         self._remind_at = time.monotonic() + _REMIND_SECONDS
         self._waited_for = ""
+        self._is_draining = False
         self._is_closed = False
 
     def start(self, boots: Sequence[RankBoot]) -> None:
@@ -159,6 +167,7 @@ class RemoteNodes:
                     self._lose(place, "closed its connection")
                 elif place.node is not None and now - place.node.heard_at > SILENT_SECONDS:
                     self._lose(place, f"did not answer for {SILENT_SECONDS:.0f} s")
+        self._answer_those_who_ask(now)
         if self._waited_for and now >= self._remind_at:
             self._remind_at = now + _REMIND_SECONDS
             _log.info("%s", self._waited_for)
@@ -180,6 +189,10 @@ class RemoteNodes:
     def resident_bytes(self) -> list[int]:
         """See :class:`executor.hosting.Hosting`."""
         return [0 if place.node is None else place.node.resident_bytes for place in self._places]
+
+    def drain(self) -> None:
+        """See :class:`executor.hosting.Hosting`."""
+        self._is_draining = True
 
     def close(self, failure: str) -> None:
         """See :class:`executor.hosting.Hosting`."""
@@ -266,8 +279,21 @@ class RemoteNodes:
             assert error is not None, "a node fails at nothing but its input"
             self._progress(f"stage {stage}: {node.label} cannot run it")
             self._troubles.append(error)
+        elif isinstance(message, NodeToldToEnd):
+            node.asked_at = time.monotonic()
+            self._progress(f"stage {stage}: {node.label} was told to end")
         elif isinstance(message, NodeLeft):
             self._lose(place, f"left: {message.reason}")
+
+    def _answer_those_who_ask(self, now: float) -> None:
+        """While this head drains, a stage stays to the end: it is told that the replica is over."""
+        for place in self._places:
+            node = place.node
+            if self._is_draining or node is None or node.asked_at is None:
+                continue
+            if now - node.asked_at > _DRAIN_BEGINS_SECONDS:
+                node.asked_at = None
+                self._channel.send([node.name], MayEnd())
 
     def _lose(self, place: _Place, reason: str) -> None:
         assert place.node is not None

@@ -82,6 +82,9 @@ class ThisMachine:
         """See :class:`executor.hosting.Hosting`."""
         return [sum(map(resident_bytes, pids)) for pids in self.pids()]
 
+    def drain(self) -> None:
+        """Nothing: nobody else ends these ranks."""
+
     def close(self, failure: str) -> None:
         """See :class:`executor.hosting.Hosting`."""
         self._end_fetch()

@@ -20,12 +20,14 @@ from stageline_engine.comm.node_commands import (
     BEAT_SECONDS,
     EpochBegan,
     HeadBeat,
+    MayEnd,
     NodeBeat,
     NodeCommand,
     NodeJoin,
     NodeLeft,
     NodeProgress,
     NodeRefused,
+    NodeToldToEnd,
     ReplicaOver,
     RunStage,
 )
@@ -59,6 +61,8 @@ class Node:
         self._epoch = 0
         """Of which this stage is a member; 0: of none."""
         self._is_over = False
+        self._is_asking = False
+        """It was told to end, and asks the head whether it may."""
         self._beat_at = 0.0
         self._remind_at = 0.0
 
@@ -69,16 +73,20 @@ class Node:
             ConfigurationError: the node's arguments do not fit the head's, or the model cannot be had.
             PeerError: the head does not take this node.
         """
-        reason = "the node failed"
+        reason = "the replica is over"
         try:
             while not self._is_over:
                 self._wait()
-                if self._is_told_to_end():
+                if self._is_told_to_end() and not self._has_to_ask():
                     reason = "it was told to end"
                     break
                 self._turn()
-        except ConfigurationError as error:
-            self._link.send(failed(error))
+            if self._is_asking:
+                reason = "it was told to end"
+        except BaseException as error:
+            reason = "it failed"
+            if isinstance(error, ConfigurationError):
+                self._link.send(failed(error))
             raise
         finally:
             self._end_work()
@@ -98,6 +106,14 @@ class Node:
             return os.eventfd_read(self._told_to_end) > 0
         except BlockingIOError:
             return False
+
+    def _has_to_ask(self) -> bool:
+        """In a pod, whether a head is there that may still need the stage. Told twice, a node ends."""
+        if not self._options.pod or self._is_asking or self._work is None or not self._link.is_heard:
+            return False
+        self._is_asking = True
+        self._print("told to end: asking the head whether it drains, and serving until it answers")
+        return self._link.send(NodeToldToEnd())
 
     def _turn(self) -> None:
         self._probes.moved(self._why_not_ready())
@@ -123,6 +139,9 @@ class Node:
         options = self._options
         if self._link.is_kept_out:
             raise PeerError(f"what listens at {options.head_host}:{options.head_port} does not take the key of --keys")
+        if self._is_asking and not (self._link.is_heard and self._work):
+            self._is_over = True
+            return
         if self._link.is_silent:
             self._print("the head has fallen silent: its stage is kept until another head, or the same, is there")
             self._link.begin_anew()
@@ -140,6 +159,8 @@ class Node:
         elif isinstance(command, EpochBegan):
             self._epoch = command.epoch
             self._print(f"stage {self._options.stage} is a member of epoch {command.epoch}")
+        elif isinstance(command, MayEnd):
+            self._is_over = True
         elif isinstance(command, HeadBeat):
             if self._work is not None and (command.asks_to_join or self._work.order.head != command.head):
                 self._print("the head is another one, or has given this node up: it joins anew")
@@ -167,7 +188,7 @@ class Node:
         if over.comes_back:
             self._link.send(NodeLeft("the head failed"))
             self._remind_at = time.monotonic() + _REMIND_SECONDS
-        self._is_over = not over.comes_back
+        self._is_over = self._is_asking or not over.comes_back
 
     def _end_work(self) -> None:
         self._epoch = 0
