@@ -10,10 +10,10 @@ from user.metrics import scrape
 from user.resources import apply_example
 
 READY = "jsonpath={.status.phase}=Ready"
-READY_SECONDS = 300
+READY_SECONDS = 540
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_cpu_example_answers_through_stages_on_two_nodes(kubectl: Kubectl, stageline: None, namespace: str) -> None:
     apply_example(kubectl, namespace, "cpu-demo.yaml")
     kubectl("wait", "-n", namespace, "infdep/demo", f"--for={READY}", f"--timeout={READY_SECONDS}s")
