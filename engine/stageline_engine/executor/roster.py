@@ -32,7 +32,7 @@ class Roster:
             )
             for stage in settings
         ]
-        self._told: list[StageMember] = []
+        self._told: PipelineState | None = None
         self._publish()
 
     def set(self, stage: int, state: str, pod: str | None = None) -> None:
@@ -53,6 +53,7 @@ class Roster:
         self.set(stage, STAGE_LOST)
 
     def _publish(self) -> None:
-        if self._stages != self._told:
-            self._told = list(self._stages)
-            self._tell(PipelineState(epoch=self._epoch, stages=self._told))
+        state = PipelineState(epoch=self._epoch, stages=list(self._stages))
+        if state != self._told:
+            self._told = state
+            self._tell(state)
