@@ -14,7 +14,7 @@ from support.kube.control_plane import ControlPlane
 from support.kube.fake_node import NodeShape
 from support.kube.fake_nodes import FakeNodes
 from support.kube.flags import Settings
-from support.kube.parts import VERSION, obtain
+from support.kube.parts import VERSION, obtain, obtain_prometheus
 from support.kube.progress import say
 
 
@@ -30,6 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "parts":
         parts = obtain(arguments.version)
+        obtain_prometheus()
         print(*(f"{name}: {path}" for name, path in vars(parts).items()), sep="\n")
     else:
         run(Settings(version=arguments.version), arguments.nodes, arguments.gpus)

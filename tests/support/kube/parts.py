@@ -68,7 +68,7 @@ def obtain_clients() -> Clients:
 def obtain_prometheus() -> Path:
     """Folder of ``prometheus`` and ``promtool``."""
     folder = cache_folder() / "prometheus"
-    _once(folder, lambda: packages.fetch_debian("prometheus", ["prometheus", "promtool"], folder))
+    once(folder, lambda: packages.fetch_debian("prometheus", ["prometheus", "promtool"], folder))
     return folder
 
 
