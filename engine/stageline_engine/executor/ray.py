@@ -110,14 +110,21 @@ class _OwnRay:
     """The replica's own Ray: its head runs here, and every stage's pod joins it."""
 
     def __init__(self, address: str, stages: int) -> None:
+        self._address = address
         self._head = RayHead(address)
         self._stages = stages
         self._actors: StageActors | None = None
         self._try_at = 0.0
 
     def poll(self, *, have_all_joined: bool) -> list[Trouble]:
-        is_time = self._actors is None and time.monotonic() >= self._try_at
-        if self._head.is_up() and have_all_joined and is_time:
+        is_time = time.monotonic() >= self._try_at
+        if self._head.has_ended():
+            if self._actors is not None:
+                self._give_up("its head has ended")
+            elif is_time:
+                self._head.close()
+                self._head = RayHead(self._address)
+        elif self._head.is_up() and have_all_joined and is_time and self._actors is None:
             place = Place(
                 address=self._head.address, namespace=_namespace(), stages=self._stages, patience=_JOIN_SECONDS
             )
@@ -126,16 +133,16 @@ class _OwnRay:
             if isinstance(event, Placed):
                 _log.info("stage %d: its actor runs at %s", event.stage, event.home.address)
             elif isinstance(event, CannotPlace | RayLost):
-                _log.warning("Ray: %s; the stages go on without it", event.reason)
-                self._give_up()
+                self._give_up(event.reason)
                 break
             elif isinstance(event, Ended):
                 _log.warning("stage %d: Ray lost its actor: %s", event.stage, event.reason)
         return []
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
         """Try again later, with other actors."""
         assert self._actors is not None
+        _log.warning("Ray: %s; the stages go on without it", reason)
         # It may take its 2 s, and steps do not wait for Ray.
         threading.Thread(target=self._actors.close, name="ray-driver-end", daemon=True).start()
         self._actors = None
