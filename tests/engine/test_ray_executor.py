@@ -86,6 +86,16 @@ def test_ray_has_an_actor_for_each_stage_on_its_machine_and_ends_with_the_replic
         for stage, machine in enumerate(nodes.network.machines):
             # Three Rays start on one machine here, beside two stages.
             served.wait_line(f"stage {stage}: its actor runs at {machine.address}", timeout=400)
+
+        # Ray's head dies: the stages go on without it, and have other actors by and by.
+        (gcs,) = [process for process in served.family() if "gcs_server" in process.name()]
+        gcs.kill()
+        served.wait_line("its head has ended; the stages go on without it")
+        with served.client() as client:
+            body = {"model": "tiny", "prompt": [5, 9, 2], "max_tokens": 4}
+            assert client.post("/v1/completions", json=body).status_code == 200
+        served.wait_lines("stage 1: its actor runs at", 2, timeout=400)
+
         family = [process for one in (served, *nodes.started) for process in one.family()]
         served.signal(signal.SIGTERM)
         assert served.wait_exit() == 0

@@ -55,6 +55,11 @@ class Served:
         with self._printed:
             assert self._printed.wait_for(lambda: any(text in line for line in self.lines), timeout), self.log
 
+    def wait_lines(self, text: str, count: int, timeout: float = 120) -> None:
+        """Until so many lines with ``text`` have been printed."""
+        with self._printed:
+            assert self._printed.wait_for(lambda: sum(text in line for line in self.lines) >= count, timeout), self.log
+
     def wait_exit(self, timeout: float = 60) -> int:
         code = self.process.wait(timeout)
         self._reader.join(timeout)
