@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from cluster.commands import run
+from cluster.commands import CommandError, run
 from cluster.layout import BRIDGE, HOST, NODES, Node
 
 
@@ -40,10 +40,18 @@ def connect(node: Node) -> None:
 
 def remove() -> None:
     """Removes bridge and cables; namespaces go with their last process and mount."""
-    present = {link["ifname"] for link in json.loads(run("ip", "-json", "link"))}
     for link in (*(node.link for node in NODES), BRIDGE):
-        if link in present:
-            run("ip", "link", "delete", link)
+        if link in _links():
+            try:
+                run("ip", "link", "delete", link)
+            except CommandError:
+                # A cable goes by itself a moment after its node's namespace: between our look and our command.
+                if link in _links():
+                    raise
+
+
+def _links() -> set[str]:
+    return {link["ifname"] for link in json.loads(run("ip", "-json", "link"))}
 
 
 def _inside(node: Node, *arguments: str) -> None:
