@@ -50,8 +50,8 @@ def test_a_node_takes_the_arguments_of_every_stage_pod(pod: dict) -> None:
 @pytest.mark.parametrize("pod", HEAD_PODS, ids=lambda pod: pod["metadata"]["name"])
 def test_a_head_listens_where_its_stages_look_for_it(pod: dict) -> None:
     (container,) = pod["spec"]["containers"]
-    arguments = [argument for argument in container["args"] if not argument.startswith("--status-port")]
-    _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    _, bound, _ = app.parse_args(container["args"], exit_on_error=False, print_error=False)
+    assert bound.arguments["server"].status_port == c.PORT_STATUS
     assert bound.arguments["engine"].executor == "ray"
     control = bound.arguments["control"]
     assert (control.control_port, control.keys, control.ray_address) == (c.PORT_CONTROL, Path(KEYS_FOLDER), None)
