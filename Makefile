@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images e2e crash-points mutations soak gang clean
+.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images e2e crash-points mutations ray soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,8 +55,12 @@ test: check kube ## all checks and all tests
 crash-points: kube ## kill the operator before and after each of its writes, in six workloads (half an hour)
 	$(BIN)/pytest -s -o python_files='check_*.py' tests/operator/check_crash_points.py
 
-mutations: kube ## ten times as many mutated resources as the tests try, and others each time (a quarter of an hour)
+mutations: kube ## ten times as many mutated resources as the tests try, and others each time, and some with a real operator (a quarter of an hour)
 	STAGELINE_MUTATIONS=10 $(BIN)/pytest tests/operator/test_mutated_resources.py
+	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_mutated_resources_live.py
+
+ray: install ## Ray on several machines (network namespaces): ports and strangers, lost heads and raylets (4 minutes)
+	$(BIN)/pytest -o python_files='check_*.py' tests/engine/check_ray_cluster.py
 
 soak: kube ## etcd gone for a minute, events ten seconds late, ten idle minutes with a hundred resources (20 minutes)
 	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_soak.py

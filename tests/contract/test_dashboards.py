@@ -12,6 +12,7 @@ import pytest
 from support import boards
 from support.board_pictures import draw_if_asked
 from support.boards import FILES
+from support.kube.waiting import wait_until
 from support.prometheus import Prometheus, Target, prometheus
 from support.serving import Served, serving
 from support.tiny_models import tiny_model
@@ -70,6 +71,7 @@ def test_the_shares_of_a_stage_add_up(watched: Prometheus) -> None:
     titles = {"Busy", "Waiting although there is work", "Communicating", "Idle"}
     shares = [expression for title, _, expression in boards.expressions(board) if title in titles]
     assert len(shares) == len(titles)
+    wait_until(lambda: watched.age() > 30, "enough steps, of which the last ones are not told yet")
     total = " + ".join(f"sum by (stage) ({share.replace('5s', '1m')})" for share in shares)
     values = {series["stage"]: value for series, value in watched.query(total)}
     assert values == {"0": pytest.approx(1, abs=0.03), "1": pytest.approx(1, abs=0.03)}

@@ -36,6 +36,8 @@ def violations(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if FORBIDDEN_MODULES & set(alias.name.split(".")))
+            # Under another name its `load` could not be told from any other.
+            yield from (alias.name for alias in node.names if alias.name.startswith("torch") and alias.asname)
         elif isinstance(node, ast.ImportFrom):
             yield from _bad_import(node.module or "", {alias.name for alias in node.names})
         elif isinstance(node, ast.Attribute) and node.attr in FORBIDDEN_NAMES:
@@ -48,7 +50,9 @@ def _bad_import(module: str, names: set[str]) -> Iterator[str]:
     if FORBIDDEN_MODULES & set(module.split(".")):
         yield module
     yield from names & (FORBIDDEN_NAMES | FORBIDDEN_MODULES)
-    if module == "torch":
+    if module.startswith("torch"):
+        yield from names & {"*"}
+    if module in ("torch", "torch.serialization"):
         # Called by its bare name it could not be told from any other `load`.
         yield from names & {"load"}
 
@@ -56,7 +60,7 @@ def _bad_import(module: str, names: set[str]) -> Iterator[str]:
 def _bad_call(node: ast.Call) -> Iterator[str]:
     name = ast.unparse(node.func)
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-    if name.endswith("torch.load") and not _is(keywords.get("weights_only"), True):
+    if name.endswith(("torch.load", "torch.serialization.load")) and not _is(keywords.get("weights_only"), True):
         yield "torch.load without weights_only=True"
     if _is(keywords.get("allow_pickle"), True) or "pickle_module" in keywords:
         yield f"{name} with pickle"
@@ -96,6 +100,10 @@ def test_the_engine_unpickles_nothing() -> None:
         "from multiprocessing.connection import Client",
         "import torch.multiprocessing as mp",
         "from torch.multiprocessing import Queue",
+        "import torch as t",
+        "import torch\ntorch.serialization.load('x')",
+        "from torch.serialization import load",
+        "from torch.distributed import *",
         "import torch\ntorch.multiprocessing.get_context('spawn').SimpleQueue()",
         "from concurrent.futures import ProcessPoolExecutor",
         "import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor()",

@@ -28,3 +28,5 @@ def test_a_crash_at_any_write_changes_nothing_in_the_end(
     swept = sweep(control_plane, tmp_path, WORKLOADS[name], lambda known: known.every_point()[::EVERY], long_quiet=True)
     print(f"\n{swept}")
     assert not swept.failures, str(swept)
+    # The operator was ahead of a few: not of so many that little was tried.
+    assert len(swept.missed) <= swept.points // 10, str(swept)

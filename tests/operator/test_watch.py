@@ -70,6 +70,7 @@ def test_a_watch_that_is_cut_goes_on_where_it_was(scene: Scene) -> None:
     proxy.cut_connections()
     heals(scene, "demo-0-s1-0", "demo-0-s1-1")
     proxy.cut_connections()
+    heals(scene, "demo-0-s0-0", "demo-0-s0-1")
     assert uids(scene)["demo-0-head-0"] == before["demo-0-head-0"]
     assert operator.exits == []
 

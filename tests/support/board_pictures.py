@@ -25,13 +25,8 @@ def draw_if_asked(name: str, board: dict[str, Any], prometheus: Prometheus) -> N
     """Write docs/pictures/NAME.png from the last minute and a half, which is waited for."""
     if os.environ.get("PICTURES") != "write":
         return
-    wait_until(lambda: _age(prometheus) >= SECONDS, "enough to draw", patience=2 * SECONDS, interval=1)
+    wait_until(lambda: prometheus.age() >= SECONDS, "enough to draw", patience=2 * SECONDS, interval=1)
     _draw(board, prometheus).savefig(FOLDER / f"{name}.png", dpi=80)
-
-
-def _age(prometheus: Prometheus) -> float:
-    found = prometheus.query("time() - min(min_over_time(timestamp(up)[10m:1s]))")
-    return found[0][1] if found else 0.0
 
 
 def _draw(board: dict[str, Any], prometheus: Prometheus) -> Any:

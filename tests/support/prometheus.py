@@ -53,6 +53,11 @@ class Prometheus:
         values: list[str] = response.json()["data"]
         return values
 
+    def age(self) -> float:
+        """Seconds since its first scrape."""
+        found = self.query("time() - min(min_over_time(timestamp(up)[10m:1s]))")
+        return found[0][1] if found else 0.0
+
     def is_ready(self) -> bool:
         """Whether it answers."""
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
@@ -148,9 +150,9 @@ def _announce(launch: Launch, options: ServerOptions, url: str, progress: Progre
     name = launch.served_model_name
     key = "" if options.api_key_file is None else '-H "Authorization: Bearer $API_KEY" '
     progress(f"ready: {name} on {url}. Paste this for an answer:")
+    question = {"role": "user", "content": "What is the capital of France?"}
+    body = json.dumps({"model": name, "stream": True, "temperature": 0, "messages": [question]})
     print(
-        f"curl -sN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}"
-        f'-d \'{{"model": "{name}", "stream": true, "temperature": 0, '
-        '"messages": [{"role": "user", "content": "What is the capital of France?"}]}\'',
+        f"curl -sN {url}/v1/chat/completions -H 'Content-Type: application/json' {key}-d {shlex.quote(body)}",
         flush=True,
     )

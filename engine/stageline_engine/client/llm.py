@@ -6,6 +6,7 @@ An asyncio loop in a thread of its own drives the same AsyncEngine that the serv
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import uuid
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -239,7 +240,8 @@ class LLM:
 
     def _say(self, line: str) -> None:
         if self._show_progress:
-            tqdm.write(line)
+            # Standard output belongs to the program.
+            tqdm.write(line, file=sys.stderr)
 
 
 async def _others_ended() -> None:

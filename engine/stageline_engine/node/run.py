@@ -158,6 +158,8 @@ class Node:
             self._begin(command)
         elif isinstance(command, EpochBegan):
             self._epoch = command.epoch
+            # Whoever reads the line finds the probe to say the same.
+            self._probes.moved(self._why_not_ready())
             self._print(f"stage {self._options.stage} is a member of epoch {command.epoch}")
         elif isinstance(command, MayEnd):
             self._is_over = True
