@@ -1,8 +1,10 @@
-"""Host work of the scheduler for one step, at 32 decode rows: plan and complete, without sockets or stages.
+"""Host work of the engine core for one step, at 32 decode rows: all but the sockets and the stages.
 
     python tests/bench/host_work.py [--rows 32] [--steps 2000] [--stages 2] [--slots 1]
 
-Prints microseconds (median, p95) of each part, and bytes of an encoded plan. ``--slots M`` gives each slot ``rows``.
+Prints microseconds (median, p95) of each part: the scheduler's plan, its encoding, the result's decoding, the
+scheduler's books, the encoding of what goes to the client, the stages' reports; their sum; bytes of an encoded plan.
+``--slots M`` gives each slot ``rows``.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 import msgspec
 
 from stageline_engine.cache.allocator import BlockAllocator
-from stageline_engine.core.messages import AddRequest, SampledToken, StepPlan, StepReport, StepResult
+from stageline_engine.core.messages import AddRequest, Outputs, SampledToken, StepPlan, StepReport, StepResult
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.scheduler.predictor import StepTimePredictor
 from stageline_engine.scheduler.scheduler import Scheduler, SchedulerLimits
@@ -37,28 +39,39 @@ def measure(rows: int, steps: int, stages: int, slots: int) -> dict[str, list[fl
     for number in range(num_seqs):
         prompt = [number] * 64
         scheduler.add(AddRequest(f"r{number}", prompt, SamplingParams(max_tokens=None, seed=0)), (2,))
-    times: dict[str, list[float]] = {"plan": [], "complete": [], "observe": [], "bytes of a plan": []}
-    in_flight: list[StepResult] = []
+    parts = ("plan", "encode plan", "decode result", "complete", "encode outputs", "observe")
+    times: dict[str, list[float]] = {part: [] for part in (*parts, "bytes of a plan")}
+    encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(StepResult)
+    in_flight: list[bytes] = []
     while len(times["plan"]) < steps // 2:
         start = time.perf_counter()
         scheduled = scheduler.plan(start)
         planned = time.perf_counter()
         if scheduled is not None:
-            in_flight.append(answer(scheduled.plan))
+            sent = encoder.encode(scheduled.plan)
+            encoded = time.perf_counter()
+            in_flight.append(encoder.encode(answer(scheduled.plan)))
             if len(scheduled.plan.segments) == rows and scheduled.plan.num_rows == rows:
                 times["plan"].append(1e6 * (planned - start))
-                times["bytes of a plan"].append(len(msgspec.msgpack.encode(scheduled.plan)))
+                times["encode plan"].append(1e6 * (encoded - planned))
+                times["bytes of a plan"].append(len(sent))
             continue
-        result = in_flight.pop(0)
+        arrived = in_flight.pop(0)
         start = time.perf_counter()
-        scheduler.complete(result, start)
+        result = decoder.decode(arrived)
+        decoded = time.perf_counter()
+        outputs = scheduler.complete(result, decoded)
         completed = time.perf_counter()
+        encoder.encode(Outputs(outputs))
+        emitted = time.perf_counter()
         for stage in range(stages):
             scheduler.observe(StepReport(1, result.step, stage, 0.05, 0.0, 0.0, 0.0, 0.0, 0))
         observed = time.perf_counter()
         if len(result.tokens) == rows:
-            times["complete"].append(1e6 * (completed - start))
-            times["observe"].append(1e6 * (observed - completed))
+            times["decode result"].append(1e6 * (decoded - start))
+            times["complete"].append(1e6 * (completed - decoded))
+            times["encode outputs"].append(1e6 * (emitted - completed))
+            times["observe"].append(1e6 * (observed - emitted))
     return times
 
 
@@ -71,6 +84,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     arguments = parser.parse_args()
     times = measure(arguments.rows, arguments.steps, arguments.stages, arguments.slots)
+    in_bytes = times.pop("bytes of a plan")
+    times["sum"] = [sum(step) for step in zip(*times.values(), strict=False)]
+    times["bytes of a plan"] = in_bytes
     for part, values in times.items():
         ordered = sorted(values)
         print(f"{part:16} median {statistics.median(ordered):7.1f}   p95 {ordered[int(0.95 * len(ordered))]:7.1f}")

@@ -18,7 +18,8 @@ def run(program: str, *arguments: str) -> str:
 def test_host_work_measures_each_part() -> None:
     shown = run("host_work.py", "--rows", "32", "--steps", "20", "--stages", "2", "--slots", "1")
     medians = {line.partition(" median ")[0].strip(): float(line.split()[-3]) for line in shown.splitlines()}
-    assert set(medians) == {"plan", "complete", "observe", "bytes of a plan"}
+    parts = {"plan", "encode plan", "decode result", "complete", "encode outputs", "observe"}
+    assert set(medians) == parts | {"sum", "bytes of a plan"}
     assert all(median > 0 for median in medians.values())
 
 

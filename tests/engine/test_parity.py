@@ -22,6 +22,14 @@ CUTS = [
     if tp <= 3
 ]
 
+TWO_STAGES = [
+    pytest.param(family, 2, tp, id=f"{family}-pp2-tp{tp}")
+    for family, spec in FAMILIES.items()
+    for tp in spec.possible_tp
+    if tp <= 2
+]
+SHARED_BLOCKS = [*TWO_STAGES, pytest.param("llama", 4, 2, id="llama-pp4-tp2")]
+
 
 def prepared(family: str, lengths: tuple[int, ...] = LENGTHS) -> tuple[Path, list[list[int]], list[list[int]]]:
     folder = tiny_model(family)
@@ -69,10 +77,10 @@ def test_stages_may_have_different_numbers_of_ranks(tp: tuple[int, ...]) -> None
         assert engine.generate(prompts) == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_prefix_hits_change_no_token(family: str) -> None:
+@pytest.mark.parametrize(("family", "stages", "tp"), SHARED_BLOCKS)
+def test_prefix_hits_change_no_token(family: str, stages: int, tp: int) -> None:
     folder, prompts, expected = prepared(family)
-    with InlineEngine(folder, even_split(LAYERS, 2)) as engine:
+    with InlineEngine(folder, even_split(LAYERS, stages), tp) as engine:
         assert engine.generate(prompts) == expected
         ids = [engine.add(prompt) for prompt in prompts]
         outputs = engine.run()
@@ -83,11 +91,11 @@ def test_prefix_hits_change_no_token(family: str) -> None:
         engine.scheduler.check()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_preemption_changes_no_token(family: str) -> None:
+@pytest.mark.parametrize(("family", "stages", "tp"), SHARED_BLOCKS)
+def test_preemption_changes_no_token(family: str, stages: int, tp: int) -> None:
     folder, prompts, expected = prepared(family)
     # The longest needs 11 blocks of 4; together they need 29.
-    with InlineEngine(folder, even_split(LAYERS, 2), num_blocks=14, enable_prefix_caching=False) as engine:
+    with InlineEngine(folder, even_split(LAYERS, stages), tp, num_blocks=14, enable_prefix_caching=False) as engine:
         assert engine.generate(prompts) == expected
         assert engine.scheduler.stats().preemptions > 0
         engine.scheduler.check()
