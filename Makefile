@@ -59,8 +59,8 @@ mutations: kube ## ten times as many mutated resources as the tests try, and oth
 	STAGELINE_MUTATIONS=10 $(BIN)/pytest tests/operator/test_mutated_resources.py
 	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_mutated_resources_live.py
 
-ray: install ## Ray on several machines (network namespaces): ports and strangers, lost heads and raylets (4 minutes)
-	$(BIN)/pytest -o python_files='check_*.py' tests/engine/check_ray_cluster.py
+ray: install ## what Ray's parts do when others of them die, on several machines (network namespaces; 2 minutes)
+	$(BIN)/pytest -o python_files='check_*.py' tests/engine/check_ray_faults.py
 
 soak: kube ## etcd gone for a minute, events ten seconds late, ten idle minutes with a hundred resources (20 minutes)
 	$(BIN)/pytest -o python_files='check_*.py' tests/operator/check_soak.py

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import ascii_uppercase
-from typing import Final, Literal
+from typing import Literal
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.common import ReduceDataOptions, StackingConfig, VizLegendOptions
@@ -26,9 +26,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
 )
 
-WIDTH: Final = 24
-"""Of a dashboard, in Grafana's units."""
-Unit = Literal["short", "none", "s", "percentunit", "reqps", "ops", "bytes", "Bps", "tok/s", "cps"]
+Unit = Literal["short", "none", "s", "percentunit", "reqps", "ops", "bytes", "Bps", "tok/s"]
 """Grafana's names of units; ``tok/s`` is shown as it is written (``suffix:``)."""
 
 
@@ -50,6 +48,7 @@ class Panel:
     unit: Unit
     queries: Sequence[Query]
     width: int = 8
+    """Of the 24 that a dashboard has."""
     now: bool = False
     stacked: bool = False
     top: float | None = None

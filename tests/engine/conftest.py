@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from stageline_engine.text.tokenizer import Tokenizer
 from support.hand_pipeline import HandPipeline, fresh_pipeline, greedy_tokens, known_prompts
+from support.namespaces import Network, joined_machines
+from support.nodes import Nodes, make_keys
+from support.processes import nothing_left
 from support.tiny_tokenizer import byte_level_tokenizer
 
 
@@ -25,6 +29,22 @@ def interruptible() -> Iterator[None]:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """A token for each byte, and special ones."""
     return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """Two machines."""
+    with joined_machines(2) as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
+    """Whoever starts `stageline node` on these machines; nothing is left at the end."""
+    with nothing_left():
+        made = Nodes(network, make_keys(tmp_path / "keys"))
+        yield made
+        made.end()
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stageline_engine.executor.inline import InlineExecutor
-from support.executor_driver import NUM_BLOCKS, ExecutorDriver, Running, stage_settings
+from support.executor_driver import Running, tokens_of_one_process
 from support.processes import nothing_left
-from support.tiny_models import LAYERS, parity_prompts, reference_greedy, tiny_model
+from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
 MAX_TOKENS = 9
@@ -27,12 +26,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> list[list[int]]:
-    executor = InlineExecutor()
-    executor.start(stage_settings(folder, [0, LAYERS], [1]), lambda loaded: NUM_BLOCKS, lambda line: None, 1)
-    try:
-        return ExecutorDriver(executor).generate(PROMPTS, MAX_TOKENS)
-    finally:
-        executor.close()
+    return tokens_of_one_process(folder, PROMPTS, MAX_TOKENS)
 
 
 @pytest.fixture(

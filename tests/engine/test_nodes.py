@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stageline_engine.comm.key_file import KEY_FILE
 from stageline_engine.core.errors import StageFailedError
-from stageline_engine.executor.inline import InlineExecutor
 from stageline_engine.sources.integrity import read_header
-from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
+from support.executor_driver import tokens_of_one_process
 from support.hub_server import COMMIT, running_hub
-from support.namespaces import Network, joined_machines
 from support.nodes import STATUS_PORT, Head, Nodes, make_keys, probe, pump, remote_settings, wait_all_dead
-from support.processes import nothing_left
 from support.tiny_models import LAYERS, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
@@ -31,26 +27,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> list[list[int]]:
-    executor = InlineExecutor()
-    executor.start(stage_settings(folder, [0, LAYERS], [1]), lambda loaded: NUM_BLOCKS, lambda line: None, 1)
-    try:
-        return ExecutorDriver(executor).generate(PROMPTS, MAX_TOKENS)
-    finally:
-        executor.close()
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    with joined_machines(2) as made:
-        yield made
-
-
-@pytest.fixture
-def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
-    with nothing_left():
-        made = Nodes(network, make_keys(tmp_path / "keys"))
-        yield made
-        made.end()
+    return tokens_of_one_process(folder, PROMPTS, MAX_TOKENS)
 
 
 @pytest.mark.parametrize("tp", [(1, 1), (2, 1)], ids=["tp1-tp1", "tp2-tp1"])

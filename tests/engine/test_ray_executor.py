@@ -17,9 +17,8 @@ from stageline_engine.cli.options import ControlOptions, EngineOptions, control_
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.ray_cluster import settings
 from stageline_engine.ray_cluster.processes import Supervised, make_folder
-from support.machines import Machines, machines
 from support.namespaces import Network, joined_machines
-from support.nodes import CONTROL_PORT, Nodes, make_keys, probe, wait_all_dead
+from support.nodes import CONTROL_PORT, Nodes, probe, wait_all_dead
 from support.processes import nothing_left
 from support.serving import Served, serving
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
@@ -27,20 +26,6 @@ from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 MAX_TOKENS = 8
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 FLAGS = ("--max-model-len", "128", "--kv-memory", "16MiB", "--threads", "1", "--served-model-name", "tiny")
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    with joined_machines(2) as made:
-        yield made
-
-
-@pytest.fixture
-def nodes(network: Network, tmp_path: Path) -> Iterator[Nodes]:
-    with nothing_left():
-        made = Nodes(network, make_keys(tmp_path / "keys"))
-        yield made
-        made.end()
 
 
 @contextlib.contextmanager
@@ -108,10 +93,10 @@ def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
     folder = tiny_model("llama")
     (prompt,) = parity_prompts(folder, (9,), MAX_TOKENS)
     (tokens,) = reference_greedy(folder, [prompt], MAX_TOKENS)
-    with nothing_left(), machines(2) as place, contextlib.ExitStack() as leave:
+    with nothing_left(), joined_machines(2) as place, contextlib.ExitStack() as leave:
         ray_address = start_ray(place, leave)
         control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--ray-address", ray_address)
-        with place.on(0):
+        with place.machines[0].entered():
             served = leave.enter_context(serving(folder, "--stages", "2", *FLAGS, *control, env=TOKEN))
             served.wait_ready(timeout=400)
             with served.client() as client:
@@ -124,12 +109,12 @@ def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
         assert served.wait_exit() == 0
 
 
-def start_ray(place: Machines, leave: contextlib.ExitStack) -> str:
+def start_ray(place: Network, leave: contextlib.ExitStack) -> str:
     """A Ray of somebody else: two machines with a CPU each, which know nothing of stages."""
     environment = settings.environment({**os.environ, **TOKEN})
     head = f"{place.addresses[0]}:{settings.PORT_GCS}"
     for number in range(2):
-        with place.on(number) as address:
+        with place.machines[number].entered() as address:
             folder = make_folder()
             command = (
                 settings.stage_command(place.addresses[0], 99, address, folder)

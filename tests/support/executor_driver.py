@@ -12,7 +12,9 @@ from stageline_engine.core.deployment import RankSettings, StageSpec
 from stageline_engine.core.messages import AdmitSequence, Segment, StepPlan, StepReport, StepResult
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.executor.base import Executor
+from stageline_engine.executor.inline import InlineExecutor
 from stageline_engine.executor.local import LocalExecutor
+from support.tiny_models import LAYERS
 
 BLOCK_SIZE = 4
 NUM_BLOCKS = 128
@@ -36,6 +38,16 @@ def stage_settings(folder: Path | str, bounds: Sequence[int], tp: Sequence[int])
         )
         for stage, size in enumerate(tp)
     ]
+
+
+def tokens_of_one_process(folder: Path, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Greedy tokens after each prompt, from the tiny model in one stage inside this process."""
+    executor = InlineExecutor()
+    executor.start(stage_settings(folder, [0, LAYERS], [1]), lambda loaded: NUM_BLOCKS, lambda line: None, 1)
+    try:
+        return ExecutorDriver(executor).generate(prompts, max_tokens)
+    finally:
+        executor.close()
 
 
 class ExecutorDriver:

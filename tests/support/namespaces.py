@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+_CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,21 @@ class Machine:
         """The same command in this namespace."""
         return ["nsenter", f"--net=/run/netns/{self.name}", *arguments]
 
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[str]:
+        """This thread, and the processes that it starts meanwhile, are on that machine; gives its address."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        try:
+            _enter(there)
+            try:
+                yield self.address
+            finally:
+                _enter(home)
+        finally:
+            os.close(home)
+            os.close(there)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -30,6 +48,11 @@ class Network:
     address: str
     """Of this process, on the bridge."""
     machines: list[Machine]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the machines."""
+        return [machine.address for machine in self.machines]
 
     def unplug(self, number: int) -> None:
         """Nothing gets from or to a machine any more, and nobody is told."""
@@ -80,6 +103,11 @@ def _join(network: Network, number: int, machine: Machine) -> None:
         ("link", "set", "lo", "up"),
     ):
         _ip("-n", machine.name, *words)
+
+
+def _enter(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _ip(*words: str) -> None:

@@ -41,6 +41,8 @@ from stageline_engine.ray_cluster.stage_actors import RayLost, StageActors
 _log = logging.getLogger(__name__)
 _JOIN_SECONDS = 120.0
 """From the moment that all nodes have joined us until they have joined Ray, which starts for several seconds."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at Ray: they cost a dozen system calls, and steps do not wait for them."""
 _AGAIN_SECONDS = 30.0
 """From the end of one try to place actors to the next one."""
 
@@ -94,9 +96,14 @@ class _RayNodes(RemoteNodes):
     ) -> None:
         super().__init__(channel, settings, progress, roster)
         self._ray = ray
+        self._look_at = 0.0
 
     def poll(self) -> list[Trouble]:
-        return [*super().poll(), *self._ray.poll(have_all_joined=self.have_all_joined)]
+        troubles = super().poll()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+            troubles += self._ray.poll(have_all_joined=self.have_all_joined)
+        return troubles
 
     def close(self, failure: str) -> None:
         # Both at once: each may take its 2 s.

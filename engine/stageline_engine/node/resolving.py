@@ -21,6 +21,8 @@ class Resolving:
         self._model = model
         self._news: SimpleQueue[News | Exception] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+        self._is_closed = False
         # A daemon: nothing is waited for when the node ends.
         threading.Thread(target=self._run, name="resolve", daemon=True).start()
 
@@ -44,6 +46,13 @@ class Resolving:
                 raise item
             news.append(item)
 
+    def close(self) -> None:
+        """Nobody listens any more. May be called twice."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._wake)
+
     def _run(self) -> None:
         try:
             self._tell(resolve(self._model, progress=self._tell))
@@ -51,5 +60,7 @@ class Resolving:
             self._tell(error)
 
     def _tell(self, item: News | Exception) -> None:
-        self._news.put(item)
-        os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if not self._is_closed:
+                self._news.put(item)
+                os.eventfd_write(self._wake, 1)

@@ -83,6 +83,7 @@ class StageWork:
         if self._fetch is not None:
             self._fetch.close()
             self._fetch = None
+        self._resolving.close()
         self._agent.close()
 
 

@@ -2,8 +2,8 @@
 
     engine core (StageActors)  ⇄  driver  ⇄  Ray  ⇄  actors (StageAgent)
 
-A process of its own, since Ray ends its driver's process when it loses its head or its raylet: the engine must go on
-without them. It ends with the engine core, and its actors with it.
+A process of its own: Ray takes over the signals of its driver's process, and a driver whose head was killed was seen to
+hang (Ray 2.60); the engine must go on. It ends with the engine core, and its actors with it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,9 @@ from stageline_engine.agent.death_signal import die_with_parent
 from stageline_engine.ray_cluster.messages import (
     MAX_DATAGRAM,
     ActorHome,
-    Answered,
     CannotPlace,
-    DriverCommand,
     DriverEvent,
     Ended,
-    HandOver,
     NodeEnded,
     Place,
     Placed,
@@ -67,7 +64,7 @@ class _Actor:
 
     def __init__(self, order: bytes, options: Mapping[str, Any]) -> None:
         assert type(order) is bytes
-        made = ray.remote(StageAgent).options(max_restarts=0, max_task_retries=0, max_concurrency=4, **options)
+        made = ray.remote(StageAgent).options(max_restarts=0, max_task_retries=0, max_concurrency=2, **options)
         self._actor = made.remote(order)
 
     def call(self, method: str, data: bytes = b"", timeout: float | None = None) -> bytes:
@@ -82,21 +79,16 @@ class _Driver:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._decoder = msgspec.msgpack.Decoder(DriverCommand)
         self._actors: list[_Actor] = []
         self._has_own_nodes = False
-        self._ended: set[int] = set()
 
     def run(self) -> None:
         try:
-            place = self._receive()
-            assert isinstance(place, Place)
+            place = msgspec.msgpack.decode(self._receive(), type=Place)
             _connect(place)
             self._place(place)
-            while True:
-                command = self._receive()
-                assert isinstance(command, HandOver)
-                self._in_thread(self._hand_over, command)
+            # Nothing more is said to it: what comes is the end.
+            self._receive()
         except _Stopped:
             pass
         except _CannotPlaceError as error:
@@ -160,19 +152,11 @@ class _Driver:
                 # Ray cannot reach it, and says more once it has given it up.
                 time.sleep(_UNSURE_SECONDS)
             except RayError as error:
-                self._tell_end(Ended(stage=stage, reason=_reason(error), node=None))
+                self._tell(Ended(stage=stage, reason=_reason(error), node=None))
                 return
             else:
-                self._tell_end(Ended(stage=stage, reason="its node ended", node=node))
+                self._tell(Ended(stage=stage, reason="its node ended", node=node))
                 return
-
-    def _hand_over(self, command: HandOver) -> None:
-        try:
-            answer = self._actors[command.stage].call("hand_over", command.data)
-        except RayError as error:
-            self._tell_end(Ended(stage=command.stage, reason=_reason(error), node=None))
-        else:
-            self._tell(Answered(stage=command.stage, data=answer))
 
     def _end_nodes(self) -> None:
         """Those that actors started; what is left of them ends with the actors."""
@@ -195,23 +179,14 @@ class _Driver:
         thread.start()
         return thread
 
-    def _receive(self) -> DriverCommand:
+    def _receive(self) -> bytes:
         try:
             data = self._connection.recv(MAX_DATAGRAM)
         except ConnectionResetError:
             data = b""
         if not data:
             raise _Stopped
-        command: DriverCommand = self._decoder.decode(data)
-        return command
-
-    def _tell_end(self, ended: Ended) -> None:
-        """Once for each stage: what was handed over fails with the actor that is watched."""
-        with self._lock:
-            if ended.stage in self._ended:
-                return
-            self._ended.add(ended.stage)
-        self._tell(ended)
+        return data
 
     def _tell(self, event: DriverEvent) -> None:
         with self._lock:

@@ -1,9 +1,9 @@
 """What crosses Ray, and what the engine core and its Ray driver say to each other: msgpack of these structs.
 
-engine core → driver :  Place, HandOver
-driver → engine core :  Placed, Answered, Ended, CannotPlace
-driver → actor       :  NodeOrder, then bytes that only the two ends understand
-actor → driver       :  ActorHome, NodeEnded, bytes
+engine core → driver :  Place
+driver → engine core :  Placed, Ended, CannotPlace
+driver → actor       :  NodeOrder
+actor → driver       :  ActorHome, NodeEnded
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NodeOrder(msgspec.Struct, frozen=True):
     """Content of the files in the folder of keys, by name."""
 
 
-class Place(msgspec.Struct, frozen=True, tag=True):
+class Place(msgspec.Struct, frozen=True):
     """Connect, and have one actor for each stage."""
 
     address: str
@@ -44,13 +44,6 @@ class Place(msgspec.Struct, frozen=True, tag=True):
     """By stage, with ``needs``."""
     patience: float = 8.0
     """Seconds until stages' own nodes must have joined."""
-
-
-class HandOver(msgspec.Struct, frozen=True, tag=True):
-    """Give a stage's node bytes; it answers with :class:`Answered`."""
-
-    stage: int
-    data: bytes
 
 
 class ActorHome(msgspec.Struct, frozen=True):
@@ -79,13 +72,6 @@ class Placed(msgspec.Struct, frozen=True, tag=True):
     home: ActorHome
 
 
-class Answered(msgspec.Struct, frozen=True, tag=True):
-    """A stage's node answered what was handed over."""
-
-    stage: int
-    data: bytes
-
-
 class Ended(msgspec.Struct, frozen=True, tag=True):
     """A stage's node, its actor or its machine has ended, as far as Ray knows."""
 
@@ -103,5 +89,4 @@ class CannotPlace(msgspec.Struct, frozen=True, tag=True):
     """Whether it is the person's to change: address, token, size of the cluster."""
 
 
-DriverCommand = Place | HandOver
-DriverEvent = Placed | Answered | Ended | CannotPlace
+DriverEvent = Placed | Ended | CannotPlace

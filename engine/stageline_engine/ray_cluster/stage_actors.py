@@ -19,7 +19,6 @@ from stageline_engine.ray_cluster.messages import (
     ActorHome,
     CannotPlace,
     DriverEvent,
-    HandOver,
     Place,
     Placed,
 )
@@ -85,11 +84,6 @@ class StageActors:
                 elif isinstance(event, CannotPlace | RayLost):
                     raise EngineStartError(event.reason, 1)
         return [homes[stage] for stage in sorted(homes)]
-
-    def hand_over(self, stage: int, data: bytes) -> None:
-        """Give a stage's node bytes; :meth:`poll` tells its answer. Never blocks."""
-        if not self._is_lost:
-            self._socket.send(msgspec.msgpack.encode(HandOver(stage=stage, data=data)))
 
     def poll(self) -> list[DriverEvent | RayLost]:
         """What happened since the last call, without waiting; nothing more comes after a RayLost."""

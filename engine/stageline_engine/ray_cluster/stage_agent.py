@@ -19,7 +19,7 @@ import msgspec
 import ray
 
 from stageline_engine.ray_cluster.messages import ActorHome, NodeEnded, NodeOrder
-from stageline_engine.ray_cluster.node_socket import receive_frame, send_frame
+from stageline_engine.ray_cluster.node_socket import wait_for_end
 from stageline_engine.ray_cluster.processes import CLOSE_SECONDS, Supervised
 from stageline_engine.ray_cluster.settings import NODE_SOCKET_VARIABLE
 
@@ -34,8 +34,6 @@ class StageAgent:
     """
 
     def __init__(self, order: bytes) -> None:
-        self._lock = threading.Lock()
-        self._connection: socket.socket | None = None
         self._child: _OwnNode | None = None
         if order:
             self._child = _OwnNode(msgspec.msgpack.decode(order, type=NodeOrder))
@@ -49,20 +47,12 @@ class StageAgent:
         home = ActorHome(address=ray.util.get_node_ip_address(), ray_node=context.get_node_id(), pid=os.getpid())
         return msgspec.msgpack.encode(home)
 
-    def hand_over(self, data: bytes) -> bytes:
-        """Give the node bytes; returns its answer."""
-        with self._lock:
-            if self._connection is None:
-                self._connection = self._connect()
-            send_frame(self._connection, data)
-            return receive_frame(self._connection)
-
     def watch(self, nothing: bytes) -> bytes:
         """Returns a NodeEnded when the node has ended."""
         if self._child is not None:
             return msgspec.msgpack.encode(self._child.wait())
-        with suppress(OSError, EOFError), self._connect() as connection:
-            receive_frame(connection)
+        with suppress(OSError), self._connect() as connection:
+            wait_for_end(connection)
         return msgspec.msgpack.encode(NodeEnded(exit_code=None, log_tail=""))
 
     def end(self, nothing: bytes) -> bytes:
