@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from stageline_engine.comm.commands import ReplicaKeys
+from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.text.tokenizer import Tokenizer
 from support.hand_pipeline import HandPipeline, fresh_pipeline, greedy_tokens, known_prompts
 from support.namespaces import Network, joined_machines
@@ -29,6 +31,20 @@ def interruptible() -> Iterator[None]:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """A token for each byte, and special ones."""
     return Tokenizer(byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture
+def contexts() -> Iterator[Callable[[ReplicaKeys], KeyedContext]]:
+    """Makes contexts, which are closed at the end."""
+    made: list[KeyedContext] = []
+
+    def make(keys: ReplicaKeys) -> KeyedContext:
+        made.append(KeyedContext(keys))
+        return made[-1]
+
+    yield make
+    for context in reversed(made):
+        context.close()
 
 
 @pytest.fixture(scope="module")

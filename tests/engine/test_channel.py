@@ -4,122 +4,36 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-import msgspec
 import pytest
 import zmq
 
 from stageline_engine.comm.channel import HeadChannel, RankChannel
 from stageline_engine.comm.codec import MAX_MESSAGE_BYTES, BadMessageError, Codec, encode
 from stageline_engine.comm.commands import (
-    Allocate,
-    Connect,
     Connected,
     Hello,
-    InitRank,
-    Loaded,
-    Opened,
     RankBoot,
     RankCommand,
-    RankFailed,
     RankReply,
     ReplicaKeys,
-    Warm,
     WarmUp,
 )
 from stageline_engine.comm.curve import KeyedContext, new_keys
-from stageline_engine.comm.feedback import FeedbackReceiver, FeedbackSender
 from stageline_engine.comm.node_commands import (
     NODE_PREFIX,
-    EpochBegan,
-    HeadBeat,
-    MayEnd,
-    NodeBeat,
     NodeCommand,
-    NodeFailed,
-    NodeJoin,
-    NodeLeft,
-    NodePrepared,
-    NodeProgress,
-    NodeRefused,
-    NodeToldToEnd,
-    RankEnded,
-    ReplicaOver,
-    RunStage,
-)
-from stageline_engine.core.deployment import RankLoaded, RankSettings, StageSpec
-from stageline_engine.core.errors import (
-    ConfigurationError,
-    InvalidInputError,
-    LinkFailedError,
-    ModelSourceError,
-    UnsupportedModelError,
 )
 from stageline_engine.core.messages import (
     AdmitSequence,
-    PromptLogprobs,
-    SampledToken,
     Segment,
     StepPlan,
-    StepReport,
-    StepResult,
-    TokenLogprobs,
 )
 from stageline_engine.core.request import SamplingParams
+from support.channel_messages import COMMANDS, NODE_COMMANDS, NODE_MESSAGES, PLAN, REPLIES
 
 PATIENCE_MS = 20_000
-SETTINGS = RankSettings(
-    model_folder="/models/x",
-    spec=StageSpec(stage=1, num_stages=2, start=3, end=5, tp=2),
-    dtype="float32",
-    device="cpu",
-    threads=1,
-    block_size=16,
-    max_model_len=2048,
-    max_num_batched_tokens=256,
-    max_num_seqs=64,
-)
-LOADED = RankLoaded(stage=1, rank=0, weight_bytes=1, bytes_read=2, kv_block_bytes=3, free_bytes=4, load_seconds=0.5)
-PLAN = StepPlan(3, 7, 1, [Segment(1, 4, 1, True), Segment(2, 0, 9, False)], [(2, [5, 6])], [8], 6)
-RESULT = StepResult(
-    3,
-    7,
-    1,
-    [SampledToken(1, 42, TokenLogprobs(-0.5, 1, [42, 3], [-0.5, -2.0])), SampledToken(2, 7)],
-    [PromptLogprobs(2, 1, [TokenLogprobs(-3.0, 5, [], [])])],
-)
-COMMANDS: list[msgspec.Struct] = [
-    InitRank(3, SETTINGS, (1, 2)),
-    Allocate(3, 100),
-    Connect(3, {"boundary-1-0": {0: b"\0\1", 1: b"\2"}}, ["tcp://127.0.0.1:1"]),
-    WarmUp(3),
-    AdmitSequence(3, 1, [1, 2, 3], 2, SamplingParams(temperature=0.5, logit_bias={3: -1.0}, stop=("a",)), 0, (9,)),
-    PLAN,
-]
-REPLIES: list[msgspec.Struct] = [
-    Hello(123),
-    Loaded(3, LOADED, False),
-    Opened(3, {"tensor-1": b"\xff" * 200}, "tcp://127.0.0.1:2"),
-    Connected(3),
-    Warm(3, 0.25),
-    RankFailed(3, "link", "boundary-1-0: reset"),
-    RESULT,
-    StepReport(3, 7, 1, 0.1, 0.2, 0.3, 0.4, 0.5, 600),
-]
-
-
-@pytest.fixture
-def contexts() -> Iterator[Callable[[ReplicaKeys], KeyedContext]]:
-    made: list[KeyedContext] = []
-
-    def make(keys: ReplicaKeys) -> KeyedContext:
-        made.append(KeyedContext(keys))
-        return made[-1]
-
-    yield make
-    for context in reversed(made):
-        context.close()
 
 
 class Pair:
@@ -263,26 +177,6 @@ def test_bytes_that_are_no_zeromq_do_no_harm(pair: Pair) -> None:
         stranger.close()
 
 
-NODE_MESSAGES: list[msgspec.Struct] = [
-    NodeJoin(1, 2, "pod", "192.0.2.1"),
-    NodeBeat(5),
-    NodePrepared("/models/x", 3),
-    NodeProgress("line"),
-    RankEnded(1, 7, -9, "killed", "last words"),
-    NodeFailed(RankFailed(0, "model-source", "m", "model", "x", "fetch it")),
-    NodeToldToEnd(),
-    NodeLeft("told to"),
-]
-NODE_COMMANDS: list[msgspec.Struct] = [
-    RunStage("head", "hf://a/b@c", "LlamaForCausalLM", SETTINGS.spec, 0, 3, 20),
-    NodeRefused("no", "--tp", 3),
-    EpochBegan(2),
-    MayEnd(),
-    HeadBeat("head", asks_to_join=True),
-    ReplicaOver("over", comes_back=True),
-]
-
-
 def test_nodes_are_heard_where_they_are_taken_and_nowhere_else(
     pair: Pair, contexts: Callable[[ReplicaKeys], KeyedContext], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,61 +204,3 @@ def test_nodes_are_heard_where_they_are_taken_and_nowhere_else(
 def test_an_address_of_another_machine_is_told(contexts: Callable[[ReplicaKeys], KeyedContext]) -> None:
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 7400"):
         HeadChannel(contexts(new_keys()), "192.0.2.1", 7400)
-
-
-def results(receiver: FeedbackReceiver, number: int) -> Sequence[StepResult]:
-    got: list[StepResult] = []
-    while len(got) < number:
-        assert receiver.socket.poll(PATIENCE_MS)
-        got += receiver.receive()
-    return got
-
-
-def test_step_results_reach_every_rank_of_stage_0(contexts: Callable[[ReplicaKeys], KeyedContext]) -> None:
-    keys = new_keys()
-    receivers = [FeedbackReceiver(contexts(keys)) for _ in range(2)]
-    context = contexts(keys)
-    sender = FeedbackSender(context, [receiver.address for receiver in receivers])
-    raw = context.connect(zmq.PUSH, receivers[0].address)
-    raw.send(b"nonsense")
-    raw.send_multipart([b"a", b"b"])
-    raw.send(encode(RESULT))
-    assert results(receivers[0], 1) == [RESULT]
-    sender.send(RESULT)
-    for receiver in receivers:
-        assert results(receiver, 1) == [RESULT]
-        assert receiver.address.startswith("tcp://127.0.0.1:")
-
-
-def test_a_sender_of_results_never_waits_for_a_dead_stage(contexts: Callable[[ReplicaKeys], KeyedContext]) -> None:
-    keys = new_keys()
-    receiver = FeedbackReceiver(contexts(keys))
-    sender = FeedbackSender(contexts(keys), [receiver.address])
-    receiver.close()
-
-    def send_many() -> None:
-        for _ in range(10**6):
-            sender.send(RESULT)
-
-    with pytest.raises(LinkFailedError):
-        send_many()
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConfigurationError("--tp", 3, "give 1 or 2"),
-        ModelSourceError("model", "/x", "fetch it again"),
-        UnsupportedModelError("architecture", "X", "give another"),
-        ConfigurationError("--layer-split", (1, 2), "give other numbers"),
-    ],
-)
-def test_a_persons_mistake_is_told_again_as_it_was(error: InvalidInputError) -> None:
-    told = msgspec.msgpack.decode(encode(RankFailed.of_input(1, error)), type=RankFailed).input_error()
-    assert type(told) is type(error)
-    assert (told.field, told.remedy) == (error.field, error.remedy)
-    assert str(told.value) == str(error.value)
-
-
-def test_a_lost_neighbour_is_nobodys_mistake() -> None:
-    assert RankFailed(1, "link", "gone").input_error() is None
