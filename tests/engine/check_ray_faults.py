@@ -8,7 +8,16 @@ import psutil
 import pytest
 
 from stageline_engine.ray_cluster.messages import Ended
-from support.ray_machines import Cluster, StandInNode, own_ray, raylet_of, stand_ins_of, wait_for, wait_for_event
+from support.ray_machines import (
+    Cluster,
+    StandInNode,
+    own_ray,
+    placed,
+    raylet_of,
+    stand_ins_of,
+    wait_for,
+    wait_for_event,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,7 @@ def stand_ins(cluster: Cluster) -> Iterator[list[StandInNode]]:
 def test_a_killed_raylet_is_told_and_its_node_joins_again(cluster: Cluster, stand_ins: list[StandInNode]) -> None:
     actors = cluster.actors(stages=2)
     try:
-        actors.wait_until_placed()
+        placed(actors)
         raylet_of(cluster.nodes[1]).kill()
         ended = wait_for_event(actors, Ended)
         assert isinstance(ended, Ended) and ended.stage == 1 and ended.node is None
@@ -35,7 +44,7 @@ def test_a_killed_raylet_is_told_and_its_node_joins_again(cluster: Cluster, stan
         actors.close()
     again = cluster.actors(stages=2)
     try:
-        assert [home.address for home in again.wait_until_placed()] == cluster.network.addresses[1:]
+        assert [home.address for home in placed(again)] == cluster.network.addresses[1:]
     finally:
         again.close()
 
@@ -47,6 +56,6 @@ def test_nodes_join_a_head_that_comes_back(cluster: Cluster, stand_ins: list[Sta
     cluster.replace_head()
     actors = cluster.actors(stages=2)
     try:
-        assert [home.address for home in actors.wait_until_placed()] == cluster.network.addresses[1:]
+        assert [home.address for home in placed(actors)] == cluster.network.addresses[1:]
     finally:
         actors.close()

@@ -113,6 +113,11 @@ def test_make_demo_serves_what_the_readme_says() -> None:
             )
         assert whole.choices[0].message.content == "The capital of France is Paris."
         assert whole.choices[0].finish_reason == "stop"
+        # As the README says, but for the port.
+        assert re.search(r"^    stageline top http://127.0.0.1:8000 ", README, re.MULTILINE)
+        top = [sys.executable, "-m", "stageline_engine", "top", served.url, "--once"]
+        shown = subprocess.run(top, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "busy" in shown
         ranks = served.ranks()
         assert len(ranks) == 2
         # Found before anything is signalled: what ends meanwhile has no command line any more.

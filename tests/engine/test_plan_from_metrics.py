@@ -15,15 +15,26 @@ from pathlib import Path
 import pytest
 
 from support.serving import Served, serving
-from support.tiny_models import LAYERS, tiny_model
+from support.tiny_models import LAYERS, make_tiny_model
 
 FLAGS = ("--stages", "2", "--max-model-len", "256", "--kv-memory", "16MiB", "--threads", "1")
 UNEVEN = (1, LAYERS - 1)
 
 
 @pytest.fixture(scope="module")
-def llama() -> Path:
-    return tiny_model("llama")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wide enough that layers take longer than what a step costs besides: in a tiny one that decides."""
+    folder = tmp_path_factory.mktemp("wide")
+    make_tiny_model(
+        "llama",
+        folder,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        head_dim=64,
+    )
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stageline_engine.core.errors import ConfigurationError, EngineStartError
+from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.ray_cluster import settings
-from stageline_engine.ray_cluster.messages import Ended, NodeEnded
+from stageline_engine.ray_cluster.messages import CannotPlace, Ended, NodeEnded
 from stageline_engine.ray_cluster.processes import RayHead, make_folder
 from stageline_engine.ray_cluster.stage_actors import RayLost
 from support.namespaces import joined_machines
 from support.processes import descendants
 from support.ray_machines import (
-    PATIENCE,
     TOKEN,
     Cluster,
     StandInNode,
     own_ray,
+    placed,
     stand_ins_of,
     wait_for,
     wait_for_event,
@@ -52,7 +52,7 @@ def test_actors_land_on_the_machine_of_their_stage_and_see_its_node(
 ) -> None:
     actors = cluster.actors(stages=2)
     try:
-        homes = actors.wait_until_placed()
+        homes = placed(actors)
         assert [home.address for home in homes] == cluster.network.addresses[1:]
         for stage in (1, 0):
             stand_ins[stage].close()
@@ -66,8 +66,8 @@ def test_actors_land_on_the_machine_of_their_stage_and_see_its_node(
 def test_a_stage_whose_node_has_not_joined_is_named(cluster: Cluster) -> None:
     actors = cluster.actors(stages=3, patience=1.0)
     try:
-        with pytest.raises(EngineStartError, match="no node has joined Ray for stage 2 of 3 within 1 s"):
-            actors.wait_until_placed()
+        reason = "no node has joined Ray for stage 2 of 3 within 1 s"
+        assert wait_for_event(actors, CannotPlace) == CannotPlace(reason=reason, is_input=False)
     finally:
         actors.close()
 
@@ -76,8 +76,9 @@ def test_a_driver_without_the_token_is_told_so(cluster: Cluster, monkeypatch: py
     monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 32)
     actors = cluster.actors(stages=2)
     try:
-        with pytest.raises(EngineStartError, match="does not let us in: the cluster's own token"):
-            actors.wait_until_placed()
+        refused = wait_for_event(actors, CannotPlace)
+        assert isinstance(refused, CannotPlace)
+        assert "does not let us in: the cluster's own token" in refused.reason
     finally:
         actors.close()
 
@@ -88,7 +89,7 @@ def test_strangers_are_refused_at_every_port(cluster: Cluster, stand_ins: list[S
     actors = cluster.actors(stages=2)
     table: list[str] = []
     try:
-        actors.wait_until_placed()
+        placed(actors)
         for machine in range(3):
             with cluster.network.machines[machine].entered() as address:
                 for port, process in sorted(listening()):
@@ -113,7 +114,7 @@ def test_strangers_are_refused_at_every_port(cluster: Cluster, stand_ins: list[S
 def test_a_driver_that_dies_is_told(cluster: Cluster, stand_ins: list[StandInNode]) -> None:
     actors = cluster.actors(stages=2)
     try:
-        actors.wait_until_placed()
+        placed(actors)
         drivers = [
             child for child in psutil.Process().children() if "stageline_engine.ray_cluster.driver" in child.cmdline()
         ]
@@ -135,7 +136,7 @@ def test_closing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with with_token(), joined_machines(1) as network, network.machines[0].entered() as address:
         head = RayHead(address)
         try:
-            head.wait_until_up(PATIENCE)
+            wait_for(head.is_up, "the head did not start")
             assert list(temporary.iterdir())
         finally:
             head.close()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +12,15 @@ from tokenizers import Tokenizer
 
 from stageline_engine.cli.options import ControlOptions, EngineOptions, control_config, engine_config
 from stageline_engine.core.errors import ConfigurationError
-from stageline_engine.ray_cluster import settings
-from stageline_engine.ray_cluster.processes import Supervised, make_folder
-from support.namespaces import Network, joined_machines
+from support import ray_machines
 from support.nodes import CONTROL_PORT, Nodes, probe, wait_all_dead
 from support.processes import nothing_left
+from support.ray_machines import foreign_ray
 from support.serving import Served, serving
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 
 MAX_TOKENS = 8
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_machines.TOKEN}
 FLAGS = ("--max-model-len", "128", "--kv-memory", "16MiB", "--threads", "1", "--served-model-name", "tiny")
 
 
@@ -93,10 +89,13 @@ def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
     folder = tiny_model("llama")
     (prompt,) = parity_prompts(folder, (9,), MAX_TOKENS)
     (tokens,) = reference_greedy(folder, [prompt], MAX_TOKENS)
-    with nothing_left(), joined_machines(2) as place, contextlib.ExitStack() as leave:
-        ray_address = start_ray(place, leave)
-        control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--ray-address", ray_address)
-        with place.machines[0].entered():
+    with nothing_left(), foreign_ray(cpus=1) as ray, contextlib.ExitStack() as leave:
+        control = ("--executor", "ray", "--control-port", str(CONTROL_PORT), "--ray-address", ray.address)
+        with ray.network.machines[0].entered():
+            refused = leave.enter_context(serving(folder, "--stages", "1", "--tp", "2", *FLAGS, *control, env=TOKEN))
+            assert refused.wait_exit() == 2
+            assert f"--ray-address='{ray.address}': stage 0 needs 0 GPUs and 2 CPUs on one machine" in refused.log
+
             served = leave.enter_context(serving(folder, "--stages", "2", *FLAGS, *control, env=TOKEN))
             served.wait_ready(timeout=400)
             with served.client() as client:
@@ -104,33 +103,9 @@ def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
                 (choice,) = client.post("/v1/completions", json={**body, "ignore_eos": True}).json()["choices"]
         assert choice["text"] == Tokenizer.from_file(str(folder / "tokenizer.json")).decode(tokens)
         rooms = [line.rpartition(" ")[2] for line in served.lines if "Ray has room for it at" in line]
-        assert sorted(rooms) == place.addresses
+        assert sorted(rooms) == ray.network.addresses
         served.signal(signal.SIGTERM)
         assert served.wait_exit() == 0
-
-
-def start_ray(place: Network, leave: contextlib.ExitStack) -> str:
-    """A Ray of somebody else: two machines with a CPU each, which know nothing of stages."""
-    environment = settings.environment({**os.environ, **TOKEN})
-    head = f"{place.addresses[0]}:{settings.PORT_GCS}"
-    for number in range(2):
-        with place.machines[number].entered() as address:
-            folder = make_folder()
-            command = (
-                settings.stage_command(place.addresses[0], 99, address, folder)
-                if number
-                else settings.head_command(address, folder)
-            )
-            ray = Supervised(
-                [*command, "--num-cpus=1"], environment, folder, ["--again", f"--wait-for={head}"][: 1 + number]
-            )
-            leave.callback(ray.close)
-        deadline = time.monotonic() + 300
-        while not (folder / settings.ADDRESS_FILE).exists():
-            ray.poll()
-            assert time.monotonic() < deadline, ray.log_tail()
-            select.select([ray], [], [], 0.2)
-    return head
 
 
 @pytest.mark.parametrize(

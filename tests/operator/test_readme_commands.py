@@ -35,3 +35,11 @@ def test_plan_prints_the_steps(arguments: str) -> None:
 
 def test_the_readme_names_both() -> None:
     assert [command.split()[0] for command in COMMANDS] == ["render", "plan"]
+
+
+def test_the_commands_for_a_cluster_are_those_of_the_page_that_is_tried() -> None:
+    """docs/kubernetes.md: test_chart_release.py runs it on a real API server."""
+    of_cluster = re.compile(r"^    ((?:helm|kubectl) [^\n]*)", re.MULTILINE)
+    told = of_cluster.findall((ROOT / "README.md").read_text())
+    assert len(told) == 3
+    assert set(told) <= set(of_cluster.findall((ROOT / "docs/kubernetes.md").read_text()))

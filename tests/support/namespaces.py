@@ -54,14 +54,6 @@ class Network:
         """Of the machines."""
         return [machine.address for machine in self.machines]
 
-    def unplug(self, number: int) -> None:
-        """Nothing gets from or to a machine any more, and nobody is told."""
-        _ip("link", "set", _plug(self.bridge, number), "down")
-
-    def plug(self, number: int) -> None:
-        """The other way round."""
-        _ip("link", "set", _plug(self.bridge, number), "up")
-
 
 @contextlib.contextmanager
 def joined_machines(count: int) -> Iterator[Network]:

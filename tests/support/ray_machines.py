@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from stageline_engine.ray_cluster import settings
-from stageline_engine.ray_cluster.messages import NodeOrder, Place, StageNeeds
+from stageline_engine.ray_cluster.messages import ActorHome, NodeOrder, Place, Placed, StageNeeds
 from stageline_engine.ray_cluster.node_socket import NodeDoor
 from stageline_engine.ray_cluster.processes import RayHead, RayNode, Supervised, make_folder
 from stageline_engine.ray_cluster.stage_actors import StageActors
@@ -38,6 +38,20 @@ def wait_for_event(actors: StageActors, kind: type) -> object:
         f"no {kind.__name__} came",
     )
     return found[0]
+
+
+def placed(actors: StageActors, stages: int = 2) -> list[ActorHome]:
+    """Wait until each stage has its actor; where they are, by stage."""
+    homes: dict[int, ActorHome] = {}
+
+    def all_placed() -> bool:
+        for event in actors.poll():
+            assert isinstance(event, Placed), event
+            homes[event.stage] = event.home
+        return len(homes) == stages
+
+    wait_for(all_placed, "not all actors were placed")
+    return [homes[stage] for stage in sorted(homes)]
 
 
 class StandInNode:
@@ -81,7 +95,7 @@ class Cluster:
             self.head = RayHead(address)
             self._leave.callback(self.head.close)
             self.address = self.head.address
-        self.head.wait_until_up(PATIENCE)
+        wait_for(self.head.is_up, "the head did not start")
 
     def actors(self, stages: int, patience: float = PATIENCE) -> StageActors:
         with self.network.machines[0].entered():
@@ -114,9 +128,9 @@ def stand_ins_of(cluster: Cluster) -> Iterator[list[StandInNode]]:
 
 
 class ForeignRay:
-    """A Ray of somebody else: two machines with two CPUs each, which know nothing of stages."""
+    """A Ray of somebody else: two machines with some CPUs each, which know nothing of stages."""
 
-    def __init__(self, network: Network, leave: ExitStack) -> None:
+    def __init__(self, network: Network, cpus: int, leave: ExitStack) -> None:
         self.network = network
         variables = settings.environment(os.environ)
         self.address = f"{network.addresses[0]}:{settings.PORT_GCS}"
@@ -130,7 +144,7 @@ class ForeignRay:
                         if machine == 0
                         else settings.stage_command(network.addresses[0], 99, address, folder)
                     ),
-                    "--num-cpus=2",
+                    f"--num-cpus={cpus}",
                 ]
                 ray = Supervised(command, variables, folder, ["--again", *([joining] if machine else [])])
                 leave.callback(ray.close)
@@ -145,10 +159,10 @@ class ForeignRay:
 
 
 @contextmanager
-def foreign_ray() -> Iterator[ForeignRay]:
+def foreign_ray(cpus: int) -> Iterator[ForeignRay]:
     """A Ray of somebody else."""
     with with_token(), joined_machines(2) as network, ExitStack() as leave:
-        yield ForeignRay(network, leave)
+        yield ForeignRay(network, cpus, leave)
 
 
 def raylet_of(node: RayNode) -> psutil.Process:

@@ -61,7 +61,6 @@ STATS = EngineStats(
     seconds=4.0,
     rows=5000,
     efficiency=0.8,
-    slowest_stage=1,
 )
 
 Script = Sequence[SequenceOutput | Exception | asyncio.Event]

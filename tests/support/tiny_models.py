@@ -165,8 +165,11 @@ VARIANTS: dict[str, TinyFamily] = {
 original length of 16, or no sequence may be, since its factors are chosen by the longest sequence that may come."""
 
 
-def make_tiny_model(family: str, folder: Path) -> None:
-    """Write a family's or variant's canonical folder, always the same: config, weights, tokenizer, chat template."""
+def make_tiny_model(family: str, folder: Path, **settings: int) -> None:
+    """Write a family's or variant's canonical folder, always the same: config, weights, tokenizer, chat template.
+
+    ``settings`` are other values of its config.
+    """
     spec = FAMILIES.get(family) or VARIANTS[family]
     config = getattr(transformers, spec.config)(
         **{"max_position_embeddings": 256}
@@ -179,6 +182,7 @@ def make_tiny_model(family: str, folder: Path) -> None:
             "eos_token_id": EOS,
             "pad_token_id": PAD,
         }
+        | settings
     )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     _draw_weights(model, spec)

@@ -75,7 +75,6 @@ class AsyncEngine:
         self._ready: EngineReady | None = None
         self._stats: EngineStats | None = None
         self._stats_at = 0.0
-        self._pipeline: PipelineState | None = None
         self._told = told
         self._failure: EngineFailed | None = None
         self._closing = False
@@ -133,11 +132,6 @@ class AsyncEngine:
         """The newest state of the core."""
         assert self._stats is not None
         return self._stats
-
-    @property
-    def pipeline(self) -> PipelineState | None:
-        """Who runs the stages, as the core last told; None before it told anything."""
-        return self._pipeline
 
     @property
     def is_alive(self) -> bool:
@@ -279,7 +273,6 @@ class AsyncEngine:
             elif isinstance(event, EngineReady):
                 self._ready = event
             elif isinstance(event, PipelineState):
-                self._pipeline = event
                 self._told(event)
             elif isinstance(event, EngineProgress):
                 progress(event.message)

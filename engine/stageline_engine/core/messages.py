@@ -257,8 +257,6 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True, kw_only=True, ta
     """Of all micro-batches since then."""
     efficiency: float
     """Lately busy share of the time with work, over all stages, 0 to 1."""
-    slowest_stage: int
-    """The stage with the largest load."""
     draining: bool = False
 
 

@@ -76,6 +76,5 @@ class StatsBook:
             seconds=now - self._began_at,
             rows=self._rows,
             efficiency=balance.efficiency,
-            slowest_stage=balance.loads.index(max(balance.loads)),
             draining=draining,
         )

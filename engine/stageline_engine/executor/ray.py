@@ -7,6 +7,7 @@ only logged, since our own is there before. In a Ray of others an actor starts `
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -35,7 +36,7 @@ from stageline_engine.ray_cluster.messages import (
     Placed,
     StageNeeds,
 )
-from stageline_engine.ray_cluster.processes import RayHead
+from stageline_engine.ray_cluster.processes import HEAD_START_SECONDS, RayHead
 from stageline_engine.ray_cluster.stage_actors import RayLost, StageActors
 
 _log = logging.getLogger(__name__)
@@ -118,10 +119,12 @@ class _OwnRay:
 
     def __init__(self, address: str, stages: int) -> None:
         self._address = address
-        self._head = RayHead(address)
         self._stages = stages
         self._actors: StageActors | None = None
         self._try_at = 0.0
+        self._expected_at = 0.0
+        """When its head should have come up; then that is told, once."""
+        self._begin()
 
     def poll(self, *, have_all_joined: bool) -> list[Trouble]:
         is_time = time.monotonic() >= self._try_at
@@ -130,8 +133,12 @@ class _OwnRay:
                 self._give_up("its head has ended")
             elif is_time:
                 self._head.close()
-                self._head = RayHead(self._address)
-        elif self._head.is_up() and have_all_joined and is_time and self._actors is None:
+                self._begin()
+        elif not self._head.is_up():
+            if time.monotonic() >= self._expected_at:
+                self._expected_at = math.inf
+                _log.warning("Ray's head is not up yet; the stages go on without it\n%s", self._head.log_tail())
+        elif have_all_joined and is_time and self._actors is None:
             place = Place(
                 address=self._head.address, namespace=_namespace(), stages=self._stages, patience=_JOIN_SECONDS
             )
@@ -145,6 +152,10 @@ class _OwnRay:
             elif isinstance(event, Ended):
                 _log.warning("stage %d: Ray lost its actor: %s", event.stage, event.reason)
         return []
+
+    def _begin(self) -> None:
+        self._head = RayHead(self._address)
+        self._expected_at = time.monotonic() + HEAD_START_SECONDS
 
     def _give_up(self, reason: str) -> None:
         """Try again later, with other actors."""

@@ -3,6 +3,8 @@
 The predicted loads are made to agree with what was measured: one factor for all layers and one for the output head, as
 far as these explain it, and what they do not explain is a factor of the stage, since its machine may be slower. So at
 the present split the scaled prediction is the measurement, and for other splits it is as good as its proportions.
+What a step costs whatever it holds is counted with the layers: where it outweighs them, as in tiny models, a stage with
+few layers seems dear, and too little is proposed.
 """
 
 from __future__ import annotations

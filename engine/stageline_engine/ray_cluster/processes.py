@@ -13,12 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stageline_engine.agent.rank_log import RankLog
-from stageline_engine.core.errors import EngineStartError
 from stageline_engine.ray_cluster import settings
 from stageline_engine.ray_cluster.supervisor import POLITE_SECONDS
 
@@ -73,10 +71,6 @@ class Supervised:
         """Process id of the supervisor."""
         return self._process.pid
 
-    def fileno(self) -> int:
-        """Readable when the command wrote something, or everything has ended."""
-        return self._log.fileno()
-
     def poll(self) -> int | None:
         """Take what was written, without waiting; the exit code once everything has ended, in the form of a shell."""
         self._log.read()
@@ -110,7 +104,7 @@ class Supervised:
 
 
 class RayHead:
-    """Ray's head on this machine's ``address``; returns at once. Wait for :meth:`fileno`, then :meth:`has_ended`.
+    """Ray's head on this machine's ``address``; returns at once.
 
     Raises:
         ConfigurationError: Ray's token is missing.
@@ -124,10 +118,6 @@ class RayHead:
         until_up = [f"--again-unless={settings.ADDRESS_FILE}"]
         self._ray = Supervised(settings.head_command(address, folder), variables, folder, until_up, "ray head")
 
-    def fileno(self) -> int:
-        """Readable when :meth:`has_ended` or :meth:`is_up` may have changed."""
-        return self._ray.fileno()
-
     def has_ended(self) -> bool:
         """Whether it, or a part of it, has died after it was up: all of it has ended then."""
         return self._ray.poll() is not None
@@ -139,21 +129,6 @@ class RayHead:
     def is_up(self) -> bool:
         """Whether nodes can join."""
         return self._ray.poll() is None and (self._ray.folder / settings.ADDRESS_FILE).exists()
-
-    def wait_until_up(self, seconds: float = HEAD_START_SECONDS) -> None:
-        """Block until nodes can join.
-
-        Raises:
-            EngineStartError: they still cannot after so many seconds; the message has Ray's last words.
-        """
-        deadline = time.monotonic() + seconds
-        while not self.is_up():
-            left = deadline - time.monotonic()
-            if left <= 0 or self.has_ended():
-                raise EngineStartError(
-                    f"Ray's head did not start on {self.address} within {seconds:g} s\n{self._ray.log_tail()}", 1
-                )
-            time.sleep(min(left, 0.05))
 
     def close(self) -> None:
         """End all of Ray on this machine within 2 s. May be called twice."""
@@ -178,17 +153,9 @@ class RayNode:
             command, variables, folder, ["--again", f"--wait-for={head}:{settings.PORT_GCS}"], "ray node"
         )
 
-    def fileno(self) -> int:
-        """Readable when :meth:`is_up` may have changed."""
-        return self._ray.fileno()
-
     def is_up(self) -> bool:
         """Whether it has joined."""
         return self._ray.poll() is None and (self._ray.folder / settings.ADDRESS_FILE).exists()
-
-    def log_tail(self) -> str:
-        """Ray's last words."""
-        return self._ray.log_tail()
 
     def close(self) -> None:
         """End all of Ray on this machine within 2 s. May be called twice."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -12,15 +11,11 @@ import time
 import msgspec
 
 from stageline_engine.agent.rank_log import RankLog
-from stageline_engine.core.errors import ConfigurationError, EngineStartError
 from stageline_engine.ray_cluster import settings
 from stageline_engine.ray_cluster.messages import (
     MAX_DATAGRAM,
-    ActorHome,
-    CannotPlace,
     DriverEvent,
     Place,
-    Placed,
 )
 
 CLOSE_SECONDS = 1.8
@@ -35,7 +30,7 @@ class RayLost(msgspec.Struct, frozen=True):
 class StageActors:
     """Connects and places in a child process; returns at once. Make it in a thread that lives as long.
 
-    Wait for :meth:`fileno`, then :meth:`poll`. Use it from one thread.
+    Use it from one thread.
 
     Raises:
         ConfigurationError: stages have nodes of their own, and Ray's token is missing.
@@ -61,29 +56,6 @@ class StageActors:
             )
         self._log.release_write_end()
         self._socket.send(msgspec.msgpack.encode(place))
-
-    def fileno(self) -> int:
-        """Readable when :meth:`poll` has something."""
-        return self._socket.fileno()
-
-    def wait_until_placed(self) -> list[ActorHome]:
-        """Block until each stage has its actor; where they are, by stage.
-
-        Raises:
-            ConfigurationError: a cluster of others cannot be joined, or has no room.
-            EngineStartError: nodes did not join, an actor did not start, or Ray was lost.
-        """
-        homes: dict[int, ActorHome] = {}
-        while len(homes) < self._place.stages:
-            select.select([self._socket], [], [])
-            for event in self.poll():
-                if isinstance(event, Placed):
-                    homes[event.stage] = event.home
-                elif isinstance(event, CannotPlace) and event.is_input and self._place.needs:
-                    raise ConfigurationError("--ray-address", self._place.address, event.reason)
-                elif isinstance(event, CannotPlace | RayLost):
-                    raise EngineStartError(event.reason, 1)
-        return [homes[stage] for stage in sorted(homes)]
 
     def poll(self) -> list[DriverEvent | RayLost]:
         """What happened since the last call, without waiting; nothing more comes after a RayLost."""

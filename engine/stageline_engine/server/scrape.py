@@ -33,11 +33,6 @@ class ScrapedStage(msgspec.Struct, frozen=True, kw_only=True):
     ranks: int
     load: float
 
-    @property
-    def accounted(self) -> float:
-        """All of its seconds."""
-        return self.busy + sum(self.waits.values()) + self.communicating + self.idle
-
 
 class Scrape(msgspec.Struct, frozen=True, kw_only=True):
     """One look at a server; counters are as of then."""
@@ -50,8 +45,6 @@ class Scrape(msgspec.Struct, frozen=True, kw_only=True):
     rows: float
     prompts: float
     prompt_tokens: float
-    choices: float
-    """That ended."""
     generation_tokens: float
     running: float
     waiting: float
@@ -121,7 +114,6 @@ def _scrape(samples: Iterable[Sample]) -> Scrape:
         rows=total(names.STEP_ROWS),
         prompts=total(names.TTFT, "_count"),
         prompt_tokens=total(names.PROMPT_TOKENS),
-        choices=total(names.SUCCESS),
         generation_tokens=total(names.GENERATION_TOKENS),
         running=total(names.RUNNING),
         waiting=total(names.WAITING),
