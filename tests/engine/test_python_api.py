@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -17,8 +16,10 @@ import transformers
 
 import stageline_engine
 from stageline_engine import LLM, EngineConfig, ModelConfig, SamplingParams, prepare
+from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.core.config import SchedulerConfig
-from stageline_engine.core.errors import ConfigurationError, InvalidRequestError, StagelineError
+from stageline_engine.core.errors import ConfigurationError, EngineFailedError, InvalidRequestError, StagelineError
+from stageline_engine.engine.setup import CoreSetup
 from support.serving import alive
 from support.tiny_models import parity_prompts, reference_greedy, tiny_model
 from support.tiny_tokenizer import byte_level_tokenizer
@@ -94,7 +95,8 @@ def interrupt_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
         def wait() -> None:
             while not holds():
                 pass
-            os.kill(os.getpid(), signal.SIGINT)
+            # Taken by this thread: the one that waits is not woken, as when a signal comes just before it waits.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
         threads.append(threading.Thread(target=wait))
         threads[-1].start()
@@ -135,6 +137,28 @@ def test_an_interrupted_start_leaves_no_process(
     with pytest.raises(KeyboardInterrupt):
         LLM(str(tiny_model("llama")), max_model_len=64, threads=1, device="cpu", show_progress=False)
     assert not started()
+
+
+def test_an_interrupt_at_the_very_end_of_the_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    start = AsyncEngine.start
+
+    async def interrupted_start(setup: CoreSetup, progress: Callable[[str], None]) -> AsyncEngine:
+        engine = await start(setup, progress)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        return engine
+
+    monkeypatch.setattr(AsyncEngine, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        LLM(str(tiny_model("llama")), max_model_len=64, threads=1, device="cpu", show_progress=False)
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_a_closed_engine_refuses_prompts() -> None:
+    with LLM(str(tiny_model("llama")), max_model_len=64, threads=1, device="cpu", show_progress=False) as closed:
+        pass
+    with pytest.raises(EngineFailedError, match="closed"):
+        closed.generate("hello")
 
 
 def test_more_sequences_than_its_queue_takes_are_no_error() -> None:

@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import uuid
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import SupportsIndex, TypeVar
+from typing import SupportsIndex
 
 import msgspec
 from tqdm import tqdm
 
 from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.client.launch import prepare
+from stageline_engine.client.loop_thread import LoopThread
 from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig, ParallelConfig, SchedulerConfig
-from stageline_engine.core.errors import InvalidRequestError
+from stageline_engine.core.errors import EngineFailedError, InvalidRequestError
 from stageline_engine.core.messages import TokenLogprobs
 from stageline_engine.core.request import SamplingParams, checked_prompt, checked_sampling, checked_text
+from stageline_engine.engine.setup import CoreSetup
 from stageline_engine.text.output import ChoiceAssembler
 from stageline_engine.text.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 
 class Completion(msgspec.Struct, kw_only=True):
@@ -106,16 +105,12 @@ class LLM:
         self.tokenizer = Tokenizer(launch.folder.path)
         self._vocab_size = launch.setup.profile.vocab_size
         self._room = _Room(config.scheduler.max_waiting)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="stageline-llm", daemon=True)
-        self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(AsyncEngine.start(launch.setup, self._say), self._loop)
+        self._started: AsyncEngine | None = None
+        self._loop = LoopThread("stageline-llm")
         try:
-            self._engine = starting.result()
+            self._loop.run(self._start(launch.setup))
         except BaseException:
-            # An interrupt reaches this thread only. The start ends its processes when it is cancelled.
-            starting.cancel()
-            self._stop_loop()
+            self.close()
             raise
 
     def __enter__(self) -> LLM:
@@ -139,7 +134,7 @@ class LLM:
 
         Raises:
             InvalidRequestError: a value has a wrong type or is out of range, or a prompt does not fit.
-            EngineFailedError: the engine ended.
+            EngineFailedError: the engine ended, or was closed.
             KeyboardInterrupt: the requests are ended, and the engine can be used on.
         """
         checked = self._checked_prompts(prompts)
@@ -151,19 +146,24 @@ class LLM:
                 "params", f"{len(each)} values", f"give one, or {len(checked)}: one for each prompt"
             )
         each = [checked_sampling(one, self._vocab_size) for one in each]
-        running = asyncio.run_coroutine_threadsafe(self._generate_all(checked, each), self._loop)
-        try:
-            return running.result()
-        except BaseException:
-            # An interrupt reaches this thread only; the requests are in the loop's.
-            running.cancel()
-            raise
+        return self._loop.run(self._generate_all(self._engine, checked, each))
 
     def close(self) -> None:
         """End the engine. May be called twice."""
-        if self._thread.is_alive():
-            self._run(self._engine.close())
-            self._stop_loop()
+        if self._loop.is_running:
+            if self._started is not None:
+                self._loop.run(self._started.close())
+            self._loop.stop()
+
+    @property
+    def _engine(self) -> AsyncEngine:
+        if self._started is None or not self._loop.is_running:
+            raise EngineFailedError("the engine is closed")
+        return self._started
+
+    async def _start(self, setup: CoreSetup) -> None:
+        # Kept from here on: an interrupt may come when the engine has started and its caller has not been told.
+        self._started = await AsyncEngine.start(setup, self._say)
 
     def _checked_prompts(
         self, prompts: str | Sequence[str] | Sequence[Sequence[SupportsIndex]]
@@ -179,12 +179,14 @@ class LLM:
             for one in prompts
         ]
 
-    async def _generate_all(self, prompts: list[str | list[int]], params: list[SamplingParams]) -> list[RequestOutput]:
+    async def _generate_all(
+        self, engine: AsyncEngine, prompts: list[str | list[int]], params: list[SamplingParams]
+    ) -> list[RequestOutput]:
         tasks: list[asyncio.Task[RequestOutput]] = []
         with tqdm(total=len(prompts), desc="Prompts", disable=not self._show_progress, dynamic_ncols=True) as bar:
 
             async def one(prompt: str | list[int], sampling: SamplingParams) -> RequestOutput:
-                output = await self._generate_one(prompt, sampling)
+                output = await self._generate_one(engine, prompt, sampling)
                 bar.update()
                 return output
 
@@ -199,7 +201,9 @@ class LLM:
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _generate_one(self, prompt: str | list[int], sampling: SamplingParams) -> RequestOutput:
+    async def _generate_one(
+        self, engine: AsyncEngine, prompt: str | list[int], sampling: SamplingParams
+    ) -> RequestOutput:
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         request_id = uuid.uuid4().hex
         assemblers = [ChoiceAssembler(self.tokenizer, sampling) for _ in range(sampling.n)]
@@ -213,7 +217,7 @@ class LLM:
             outputs=outputs,
             num_cached_tokens=0,
         )
-        async for output in self._engine.generate(request_id, token_ids, sampling):
+        async for output in engine.generate(request_id, token_ids, sampling):
             completion = outputs[output.choice]
             if completion.finish_reason:
                 continue
@@ -226,32 +230,13 @@ class LLM:
             if delta.finish_reason is not None:
                 completion.finish_reason = delta.finish_reason
                 if output.finish_reason is None:
-                    await self._engine.abort(request_id, [output.choice])
+                    await engine.abort(request_id, [output.choice])
         return result
-
-    def _run(self, work: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _stop_loop(self) -> None:
-        self._run(_others_ended())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def _say(self, line: str) -> None:
         if self._show_progress:
             # Standard output belongs to the program.
             tqdm.write(line, file=sys.stderr)
-
-
-async def _others_ended() -> None:
-    """Return when what was cancelled has ended.
-
-    What that waits for must not be cancelled too: asyncio connects the pipes of a new process in a task of its own,
-    without which nobody hears of the process's end (``asyncio.base_subprocess``, Python 3.11).
-    """
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.gather(*others, return_exceptions=True)
 
 
 class _Room:
