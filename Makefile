@@ -49,8 +49,10 @@ e2e: install ## what befalls a user on a real cluster: this machine's own, or th
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)
 
+# Many tests wait for processes: three at a time keep two cores busy. A file's tests share their engines, so they stay together.
+WORKERS ?= 3
 test: check kube ## all checks and all tests
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
 
 crash-points: kube ## kill the operator before and after each of its writes, in six workloads (half an hour)
 	$(BIN)/pytest -s -o python_files='check_*.py' tests/operator/check_crash_points.py

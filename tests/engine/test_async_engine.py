@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stageline_engine.client.async_engine import AsyncEngine
@@ -17,6 +16,7 @@ from stageline_engine.core.config import CacheConfig, EngineConfig, ModelConfig,
 from stageline_engine.core.errors import EngineFailedError, EngineStartError
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.engine.setup import CoreSetup
+from support.processes import nothing_left
 from support.tiny_models import tiny_model
 
 
@@ -38,10 +38,10 @@ async def test_a_progress_callback_that_raises_ends_the_start(setup: CoreSetup) 
     def fail(line: str) -> None:
         raise RuntimeError("no place to print to")
 
-    async with asyncio.timeout(60):
-        with pytest.raises(EngineStartError, match="no place to print to"):
-            await AsyncEngine.start(setup, fail)
-    assert not psutil.Process().children()
+    with nothing_left():
+        async with asyncio.timeout(60):
+            with pytest.raises(EngineStartError, match="no place to print to"):
+                await AsyncEngine.start(setup, fail)
 
 
 async def test_a_socket_is_found_a_place_where_temporary_paths_are_long(

@@ -122,6 +122,7 @@ def answering(models: tuple[int, bytes], completions: tuple[int, bytes]) -> Iter
 
         def _answer(self, answer: tuple[int, bytes]) -> None:
             self.send_response(answer[0])
+            self.send_header("Content-Type", "text/event-stream" if answer[1].startswith(b"data:") else "text/plain")
             self.send_header("Content-Length", str(len(answer[1])))
             self.end_headers()
             # The client leaves when another of its requests has failed.
@@ -153,8 +154,10 @@ def answering(models: tuple[int, bytes], completions: tuple[int, bytes]) -> Iter
         (MODELS, (500, b'{"error": {"message": "out of order"}}'), "/v1/completions answered HTTP 500: out of order"),
         (MODELS, events(TOKEN, '{"error": {"message": "lost a stage"}}'), "ended a stream with an error: lost a stage"),
         (MODELS, events(TOKEN, "{"), "/v1/completions does not answer as an OpenAI-compatible server does"),
+        (MODELS, (200, b"hello"), "/v1/completions does not answer as an OpenAI-compatible server does"),
         (MODELS, events(TOKEN, TOKEN), "a stream ended without"),
         (MODELS, events(TOKEN, TOKEN, "[DONE]"), "ended after 2 of 16 tokens"),
+        (MODELS, events('{"choices": [{"text": "a\u2028b\x85c\u2029"}]}', "[DONE]"), "ended after 1 of 16 tokens"),
     ],
 )
 def test_a_server_that_misbehaves_is_told(

@@ -86,8 +86,10 @@ def test_a_rank_killed_while_idle_is_named(two_stages: Running) -> None:
 
 @pytest.mark.parametrize("victim", ["rank", "fork parent"])
 def test_a_process_killed_during_start_ends_the_start(folder: Path, victim: str) -> None:
+    before = descendants()
+
     def choose_blocks(loaded: list[RankLoaded]) -> int:
-        rank = psutil.Process(max(descendants()))
+        rank = max((psutil.Process(pid) for pid in descendants() - before), key=lambda process: process.create_time())
         os.kill(rank.pid if victim == "rank" else rank.ppid(), signal.SIGKILL)
         return NUM_BLOCKS
 

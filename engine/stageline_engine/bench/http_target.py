@@ -10,6 +10,7 @@ from types import TracebackType
 
 import httpx
 import msgspec
+from httpx_sse import EventSource, SSEError
 
 from stageline_engine.bench.target import Arrival
 from stageline_engine.bench.workloads import SyntheticRequest
@@ -117,16 +118,16 @@ class HttpTarget:
         try:
             async with self._client.stream("POST", f"{self.url}/v1/completions", json=body) as response:
                 await self._refuse_errors(response)
-                async for line in response.aiter_lines():
-                    if not line.startswith("data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == "[DONE]":
+                # Not by lines of httpx: those end at every separator of Unicode, which a text may have inside.
+                async for event in EventSource(response).aiter_sse():
+                    if event.data == "[DONE]":
                         return
-                    chunk = self._chunk(data)
+                    chunk = self._chunk(event.data)
                     num_now = num_seen + chunk.num_texts if chunk.usage is None else chunk.usage.completion_tokens
                     yield Arrival(max(0, num_now - num_seen), _num_cached(chunk.usage))
                     num_seen = num_now
+        except SSEError as error:
+            raise self._foreign("/v1/completions") from error
         except httpx.HTTPError as error:
             raise self._broken(error) from error
         raise EngineFailedError(f"{self.url}: a stream ended without [DONE]")
