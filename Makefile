@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements generate kube cluster-parts cluster cluster-down images e2e crash-points mutations ray soak gang clean
+.PHONY: help install demo test check lint types gpu-check bench requirements sbom generate kube cluster-parts cluster cluster-down images e2e crash-points mutations ray soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,7 +80,7 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
-	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py
+	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py docs/make_sbom.py
 	MYPYPATH=charts $(BIN)/mypy charts/dashboards/*.py
 	$(BIN)/mypy e2e/*.py e2e/*/*.py
 
@@ -104,6 +104,12 @@ requirements: install ## pin the newest versions that pyproject.toml allows; the
 	echo torch | $(PIN) -c requirements/dev.txt - -o requirements/torch.txt
 	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml | grep -vxFf requirements/torch.txt > requirements/engine.txt
 	printf 'hatchling\nuv\n' | $(PIN) --upgrade -c requirements/dev.txt - -o requirements/build.txt
+
+SBOM = cyclonedx-py environment --output-reproducible --short-PURLs --sv 1.6
+sbom: install ## write what is inside the images into docs/sbom (CycloneDX); needs the base that `make images` makes
+	$(CLUSTER) base > $(VENV)/base-packages
+	$(BIN)/uvx --quiet --from cyclonedx-bom==7.5.0 $(SBOM) $(VENV) | $(BIN)/python docs/make_sbom.py $(VENV)/base-packages
+	rm $(VENV)/base-packages
 
 clean: ## remove the environment
 	rm -rf $(VENV)

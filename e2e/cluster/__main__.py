@@ -3,6 +3,7 @@
 PYTHONPATH=tests:e2e python -m cluster parts    obtain what it is made of (slow once per machine)
 PYTHONPATH=tests:e2e python -m cluster up       bring it up; prints where its kubeconfig is
 PYTHONPATH=tests:e2e python -m cluster images   build the project's images and give them to its nodes
+PYTHONPATH=tests:e2e python -m cluster base     print what dpkg says of the images' base
 PYTHONPATH=tests:e2e python -m cluster down     remove it
 """
 
@@ -30,6 +31,7 @@ def main() -> None:
     )
     # Not `choices`: before Python 3.12 it refuses an empty list of positional arguments.
     command.add_argument("targets", nargs="*", metavar="TARGET", help="operator, engine; both when none is named")
+    commands.add_parser("base", help="print what dpkg says of the base of images that were built")
     commands.add_parser("down", help="remove the cluster; images and parts are kept")
     arguments = parser.parse_args()
     if arguments.command == "parts":
@@ -41,6 +43,8 @@ def main() -> None:
         if unknown := set(arguments.targets) - set(images.TARGETS):
             parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {' and '.join(images.TARGETS)}")
         make_images(arguments.targets or images.TARGETS)
+    elif arguments.command == "base":
+        print(images.base_packages(), end="")
     else:
         life.down()
 

@@ -78,6 +78,15 @@ def size(name: str) -> str:
     return _buildah("images", "--format={{.Size}}", name).strip()
 
 
+def base_packages() -> str:
+    """What dpkg keeps of the packages in the base that images are built on here."""
+    container = _buildah("from", "--pull=never", BASE).strip()
+    try:
+        return (Path(_buildah("mount", container).strip()) / "var/lib/dpkg/status").read_text()
+    finally:
+        _buildah("rm", container)
+
+
 def _make_base() -> None:
     """A small Debian with Python where the official image has it: `python3` and `pip` in /usr/local/bin."""
     if BASE in _buildah("images", "--format={{.Name}}:{{.Tag}}").split():
