@@ -16,6 +16,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from tokenizers import Tokenizer
 
+from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources.gguf_header import BLOCKS, check_gguf
 from stageline_engine.sources.resolve import resolve
@@ -105,6 +106,27 @@ def test_the_weights_are_those_of_the_file(file: Path, folder: Path) -> None:
         halves = stored.reshape(heads, -1, 2, stored.shape[1]).swapaxes(1, 2).reshape(stored.shape)
         same(f"model.layers.0.self_attn.{name}_proj.weight", halves)
     assert len(ours) == len(theirs)
+
+
+def test_a_stage_has_only_its_own_weights_converted(
+    file: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    whole = load_file(folder / "model.safetensors")
+    last = StageSpec(stage=1, num_stages=2, start=1, end=2, tp=1)
+    assert resolve(str(file), progress=print, stage=last).path == folder, "what is there whole is taken"
+    monkeypatch.setenv("STAGELINE_CACHE", str(tmp_path))
+    said: list[str] = []
+    part = resolve(str(file), progress=said.append, stage=last).path
+    assert "unpacking the weights of stage 1, layers 1 to 1" in said
+    own = load_file(part / "model.safetensors")
+    # The embedding is the output projection too.
+    ends = {"model.embed_tokens.weight", "model.norm.weight"}
+    assert set(own) == ends | {name for name in whole if "layers.1." in name}
+    assert all(torch.equal(own[name], whole[name]) for name in own)
+    assert not (part / "tokenizer.json").exists()
 
 
 def test_a_file_that_lacks_a_tensor_is_refused_by_name(tmp_path: Path, cache: Path) -> None:

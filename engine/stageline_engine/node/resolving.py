@@ -6,6 +6,7 @@ import os
 import threading
 from queue import Empty, SimpleQueue
 
+from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.sources.folder import ModelFolder
 from stageline_engine.sources.resolve import resolve
@@ -15,10 +16,11 @@ News = str | ModelFolder | ConfigurationError
 
 
 class Resolving:
-    """Begins at once. What it started ends with this process, or when it is done."""
+    """For the ranks of one stage. Begins at once. What it started ends with this process, or when it is done."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, stage: StageSpec) -> None:
         self._model = model
+        self._stage = stage
         self._news: SimpleQueue[News | Exception] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
@@ -55,7 +57,7 @@ class Resolving:
 
     def _run(self) -> None:
         try:
-            self._tell(resolve(self._model, progress=self._tell))
+            self._tell(resolve(self._model, progress=self._tell, stage=self._stage))
         except Exception as error:
             self._tell(error)
 

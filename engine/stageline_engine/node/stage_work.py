@@ -30,7 +30,7 @@ class StageWork:
         self._threads = order.threads or default_threads(os.cpu_count() or 1, options.tp)
         self._ranks = range(options.tp)
         self._agent = NodeAgent(order.architecture, self._threads, options.address)
-        self._resolving = Resolving(order.model)
+        self._resolving = Resolving(order.model, order.spec)
         self._fetch: fetch.Fetch | None = None
         for rank in self._ranks:
             boot = RankBoot(

@@ -1,6 +1,7 @@
 """``python -m stageline_engine.sources.convert``: writes a canonical folder. The only process here that needs torch.
 
     gguf FILE FOLDER         weights, config, generation config, tokenizer and chat template of a GGUF file
+    gguf FILE FOLDER SPEC    only its config, and the weights that one pipeline stage reads
     tokenizer MODEL FOLDER   only the tokenizer of a model's folder, as tokenizer.json
 
 Runs as a child of the head, see child.py.
@@ -9,10 +10,14 @@ Runs as a child of the head, see child.py.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
+import gguf
+import msgspec
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import (
@@ -27,9 +32,11 @@ from transformers import (
 from transformers.integrations.gguf import read_gguf_metadata
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import child
 from stageline_engine.sources.gguf_header import check_gguf
+from stageline_engine.sources.stage_bytes import Ends, needs
 from stageline_engine.sources.tokenizer_conversion import convert_tokenizer
 
 SINGLE_DIGIT_VOCABULARIES = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
@@ -43,14 +50,22 @@ FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 30
 FLOATS = {FLOAT32: torch.float32, FLOAT16: torch.float16, BFLOAT16: torch.bfloat16}
 """By GGUF's number. transformers can name a file's type itself, but refuses files with blocks that it only unpacks."""
 
+UNREADABLE = (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError)
+"""What transformers raises at a file that it cannot read."""
+
 SHARD_SIZE = "4GB"
+
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+"""How GGUF names the tensors of a layer."""
 
 
 def work(arguments: Sequence[str], report: child.Reporter) -> None:
     """Do what the command line says."""
-    kind, source, target = arguments
+    kind, source, target, *stage = arguments
     os.umask(umask := os.umask(0o077))
-    if kind == "gguf":
+    if stage:
+        convert_stage(Path(source), Path(target), msgspec.json.decode(stage[0], type=StageSpec), report)
+    elif kind == "gguf":
         convert_gguf(Path(source), Path(target), report)
     else:
         report.progress("converting the tokenizer")
@@ -72,37 +87,80 @@ def convert_gguf(file: Path, folder: Path, report: child.Reporter) -> None:
         report.progress("converting the tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
         report.progress("unpacking the weights")
-        model = _model_of_gguf(file, config)
-    except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelSourceError("model", str(file), f"this GGUF file cannot be converted: {first_line}") from error
+        model, tensors = _model_of_gguf(file, config, None)
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
     _split_digits(tokenizer, metadata)
     tokenizer.save_pretrained(folder)
     model.generation_config = _generation_config(config, tokenizer, metadata)
-    report.progress(f"writing {sum(p.numel() for p in model.parameters()) / 1e6:.3g}M parameters as safetensors")
-    model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    _save(model, tensors, folder, report)
 
 
-def _model_of_gguf(file: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with the file's weights that can be saved: one that came straight from a GGUF file refuses to be."""
+def convert_stage(file: Path, folder: Path, spec: StageSpec, report: child.Reporter) -> None:
+    """Write only what a stage reads. Raises as :func:`convert_gguf`."""
+    try:
+        config = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name)
+        report.progress(f"unpacking the weights of stage {spec.stage}, layers {spec.start} to {spec.end - 1}")
+        model, tensors = _model_of_gguf(file, config, spec)
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
+    _save(model, tensors, folder, report)
+
+
+def _unreadable(file: Path, error: Exception) -> ModelSourceError:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelSourceError("model", str(file), f"this GGUF file cannot be converted: {first_line}")
+
+
+def _save(model: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path, report: child.Reporter) -> None:
+    report.progress(f"writing {sum(t.numel() for t in tensors.values()) / 1e6:.3g}M parameters as safetensors")
+    model.save_pretrained(folder, state_dict=tensors, max_shard_size=SHARD_SIZE)
+
+
+def _model_of_gguf(
+    file: Path, config: PreTrainedConfig, spec: StageSpec | None
+) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """A model without weights that can save the file's: one that came straight from a GGUF file refuses to."""
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     dtype = _stored_dtype(file)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model, torch_dtype=dtype)["tensors"]
     tied = set(model.all_tied_weights_keys)
-    expected = {name for name, _ in model.named_parameters(remove_duplicate=False)} - tied
-    if missing := sorted(expected - set(tensors)):
+    expected = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in tied]
+    if spec is not None:
+        ends = Ends.named(config.tie_word_embeddings, expected)
+        expected = [name for name in expected if needs(spec, name, ends)]
+    tensors = _unpack(file, model, dtype, spec)
+    if missing := sorted(set(expected) - set(tensors)):
         raise ValueError(f"{len(missing)} tensors are missing in it, e.g. {missing[0]}")
     for name in expected:
         wanted = model.get_parameter(name).shape
         if tensors[name].shape != wanted:
             raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)} instead of {tuple(wanted)}")
-    model.load_state_dict({name: tensors[name] for name in expected}, strict=False, assign=True)
-    model.tie_weights()
     config.dtype = dtype
-    return model
+    return model, {name: tensors[name] for name in expected}
+
+
+def _unpack(file: Path, model: PreTrainedModel, dtype: torch.dtype, spec: StageSpec | None) -> dict[str, torch.Tensor]:
+    """The tensors of the file by transformers' names; for a stage without those of others' layers."""
+
+    class Part(gguf.GGUFReader):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            if spec is not None:
+                self.tensors = [tensor for tensor in self.tensors if _is_of(tensor.name, spec)]
+
+    # transformers has no way to leave tensors out; it unpacks those that the reader tells of.
+    with mock.patch.object(gguf, "GGUFReader", Part):
+        loaded = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model, torch_dtype=dtype)
+    tensors: dict[str, torch.Tensor] = loaded["tensors"]
+    return tensors
+
+
+def _is_of(name: str, spec: StageSpec) -> bool:
+    layer = _BLOCK.match(name)
+    return layer is None or spec.start <= int(layer[1]) < spec.end
 
 
 def _stored_dtype(file: Path) -> torch.dtype:

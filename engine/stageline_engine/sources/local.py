@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import identity, store
 from stageline_engine.sources.child import Child
@@ -55,19 +59,40 @@ def config_only(folder: Path, progress: store.Progress) -> Path:
     return folder
 
 
-def from_gguf(file: Path, progress: store.Progress) -> Path:
-    """A canonical folder with the content of a GGUF file, converted once and kept.
+def for_ranks(folder: Path, progress: store.Progress) -> Path:
+    """``folder`` itself, if its weights and config are complete: ranks need no tokenizer.
+
+    Raises:
+        ModelSourceError: files are missing or damaged.
+    """
+    check_folder(folder)
+    return folder
+
+
+def from_gguf(file: Path, progress: store.Progress, stage: StageSpec | None = None) -> Path:
+    """A canonical folder with the content of a GGUF file, converted once and kept; see :func:`converted`.
 
     Raises:
         ModelSourceError: the file is not GGUF, is damaged, or holds an architecture that transformers cannot read.
     """
     check_gguf(file)
     name = identity.file_name(file.stem, identity.of_large_file(file))
-    return store.prepared(name, lambda partial, lock: convert_gguf(file, partial, lock, progress), progress)
+    return converted(name, stage, lambda partial, lock: convert_gguf(file, partial, lock, progress, stage), progress)
 
 
-def convert_gguf(file: Path, partial: Path, lock: int, progress: store.Progress) -> None:
-    """Write what ``file`` holds into the folder ``partial``; minutes for a large model."""
+def converted(name: str, stage: StageSpec | None, make: Callable[[Path, int], None], progress: store.Progress) -> Path:
+    """The folder ``name`` where that is there; else, for a stage, one that has no tokenizer and only its weights."""
+    if stage is None or store.found(name):
+        return store.prepared(name, make, progress)
+    return store.prepared(f"{name}-layers-{stage.start}-{stage.end}-of-{stage.num_stages}", make, progress)
+
+
+def convert_gguf(
+    file: Path, partial: Path, lock: int, progress: store.Progress, stage: StageSpec | None = None
+) -> None:
+    """Write what ``file`` holds, or a stage reads of it, into the folder ``partial``; minutes for a large model."""
     progress(f"converting {file.name} (once): importing torch and transformers")
     arguments = ["gguf", str(file.absolute()), str(partial)]
+    if stage is not None:
+        arguments.append(msgspec.json.encode(stage).decode())
     Child(CONVERTER, arguments, None, progress, value=str(file), inherit=[lock]).to_end()

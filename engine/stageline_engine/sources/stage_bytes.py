@@ -38,7 +38,11 @@ class Ends:
     @classmethod
     def of(cls, folder: Path, names: Iterable[str]) -> Self:
         """Read from a canonical folder's config, and the names of all of its tensors."""
-        tied = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings")
+        return cls.named(json.loads((folder / "config.json").read_text("utf-8")).get("tie_word_embeddings"), names)
+
+    @classmethod
+    def named(cls, tied: object, names: Iterable[str]) -> Self:
+        """From the config's ``tie_word_embeddings`` and the names of all tensors."""
         modules = {_module(name) for name in names}
         return cls(
             tied if isinstance(tied, bool) else None,
