@@ -18,7 +18,9 @@ from support.kube.fake_node import NodeShape
 from support.kube.fake_nodes import FakeNodes
 from support.kube.flags import GANG_SETTINGS
 from support.kube.helm import CHART
+from support.kube.verbs import given_rights, used_rights
 from support.kube.waiting import wait_until
+from support.running.account import chart_rules, user_of
 from support.running.scene import Scene, demo
 from support.running.survival import heals, uids
 
@@ -139,3 +141,19 @@ def test_a_deleted_resource_leaves_no_group(scene: Scene, add_node: AddNode) -> 
     scene.delete()
     scene.wait_gone()
     scene.wait(lambda: not scene.names(GROUPS) and not scene.pods(), "pods and group to go", patience=10)
+
+
+def test_the_charts_role_has_the_rights_for_groups_that_the_operator_uses_and_no_more(
+    scene: Scene, add_node: AddNode
+) -> None:
+    add_node("roomy", "1")
+    scene.run_operator()
+    scene.apply(demo(replicas=2))
+    scene.wait_phase("Ready")
+    scene.change(replicas=1)
+    scene.wait(lambda: scene.names(GROUPS) == {"demo-0"}, "the second group to go")
+    used = used_rights(scene.plane.audit_events(user=user_of(scene.namespace)))
+    given = given_rights(chart_rules())
+    assert not {each for each in used if each.resource != "leases"} - given, "the Role lacks these"
+    about_groups = {each for each in given if (each.group, each.resource) == ("scheduling.k8s.io", "podgroups")}
+    assert about_groups and not about_groups - used, "the Role gives these in vain"

@@ -156,6 +156,7 @@ def test_checkov_finds_nothing_and_is_told_why_an_image_may_be_a_tag(helm: Helm,
     assert judged() == (set(), {"CKV_K8S_43", "CKV_K8S_15"})
     assert judged("--set=image.pullPolicy=Always") == (set(), {"CKV_K8S_43"})
     assert judged(f"--set={digest}") == (set(), set())
+    assert judged(f"--values={CASES / 'everything.values.yaml'}") == (set(), set())
 
 
 def test_the_operators_pods_have_the_labels_that_its_network_policies_let_in(helm: Helm) -> None:

@@ -13,10 +13,11 @@ from support.kube.control_plane import ControlPlane
 from support.kube.fake_nodes import FakeNodes
 from support.kube.restricted_pod import restricted_pod
 from support.running.faulty_calls import CALLS, survive
+from support.running.faulty_lists import survive_lists
 from support.running.faulty_proxy import Fault, answer, answer_after, half, hang, lose_answer, reset
 from support.running.scene import Scene, demo, scene_of_its_own
 
-AT_ONCE = 9
+AT_ONCE = 12
 """Namespaces at the same time: each mostly waits."""
 
 WRITES = tuple(call for call in CALLS if not call.startswith("GET"))
@@ -62,6 +63,11 @@ def a_pods_name_is_somebody_elses(scene: Scene) -> None:
 
 
 SCENES = {name: partial(survive, faults=faults) for name, faults in FAULTS.items()}
+SCENES |= {
+    "410 of lists and watches": partial(survive_lists, fault=answer(410), restarts=3),
+    "429 of lists and watches": partial(survive_lists, fault=answer(429, {"Retry-After": "1"}), restarts=0),
+    "500 of lists and watches": partial(survive_lists, fault=answer(500), restarts=0),
+}
 SCENES["a pod's name is somebody else's"] = a_pods_name_is_somebody_elses
 
 

@@ -11,6 +11,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from stageline_operator.api.errors import (
     ApiError,
     ConflictError,
+    ForbiddenError,
     GoneError,
     RefusedError,
     UnavailableError,
@@ -27,7 +28,7 @@ def status(message: str = "no", **details: object) -> str:
     [
         (400, RefusedError),
         (401, UnavailableError),
-        (403, RefusedError),
+        (403, ForbiddenError),
         (404, GoneError),
         (409, ConflictError),
         (410, GoneError),

@@ -16,6 +16,7 @@ def rows() -> list[str]:
     metrics = Metrics()
     metrics.wrote("create", "Pod")
     metrics.errors.labels("ConflictError").inc()
+    metrics.namespace_refused.labels("team").set(1)
     metrics.show(("ns", "demo"), InferenceDeploymentStatus(phase=Phase.READY), 1)
     found = []
     for family in metrics.registry.collect():

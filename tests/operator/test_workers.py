@@ -63,7 +63,9 @@ async def working(kube: MemoryKube, cluster: Cluster | None = None, **spec: Any)
     reconciler = Reconciler(kube.as_kube(), observer, Events(kube.as_kube(), "test"))
     scene = Working(kube, observer, queue)
     scene.tell(resource(**spec), RESOURCE)
-    task = asyncio.create_task(Workers(queue, reconciler, observer, poller, metrics).run())
+    task = asyncio.create_task(
+        Workers(queue, reconciler, observer, poller, metrics, is_known=lambda namespace: True).run()
+    )
     try:
         yield scene
     finally:

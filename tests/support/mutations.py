@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from stageline_operator.api import values as api_values
@@ -24,6 +24,10 @@ Schema = dict[str, Any]
 
 TIMES = int(os.environ.get("STAGELINE_MUTATIONS", "1"))
 """How many times as many are tried as in the usual run of the tests."""
+ROUNDS = 12
+"""Each tries as many values as are missing: some repeat earlier ones."""
+FEWEST = 20
+"""Values of a round: the first of each are the simplest ones, and known."""
 SCHEMA: Schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 EXAMPLES = [body for _, body in specs.examples() if body["kind"] == "InferenceDeployment"]
 
@@ -99,12 +103,29 @@ def mutated(draw: Any, spec: dict[str, Any], schema: Schema) -> dict[str, Any]:
     return spec
 
 
-def for_each(strategy: st.SearchStrategy[Any], examples: int, test: Callable[[Any], None]) -> None:
-    """Try so many values: the same ones each time, unless more are asked for."""
+def for_each(
+    strategy: st.SearchStrategy[Any], wanted: int, test: Callable[[Any], None], count: Callable[[], int]
+) -> None:
+    """Try values until there were enough different ones: the same ones each time, unless more are asked for.
 
+    Args:
+        wanted: how many different ones.
+        count: how many there were so far, as ``test`` tells them apart.
+
+    Raises:
+        AssertionError: values repeat themselves too much.
+    """
+    for number in range(ROUNDS):
+        missing = wanted * TIMES - count()
+        if missing <= 0:
+            return
+        _try(strategy, max(missing, FEWEST), test, number)
+    assert count() >= wanted * TIMES, f"{count()} different values in {ROUNDS} rounds, and {wanted * TIMES} are wanted"
+
+
+def _try(strategy: st.SearchStrategy[Any], examples: int, test: Callable[[Any], None], number: int) -> None:
     @settings(
-        max_examples=examples * TIMES,
-        derandomize=TIMES == 1,
+        max_examples=examples,
         database=None,
         deadline=None,
         phases=(Phase.generate,),  # a failure shows its own value; shrinking asks a server for minutes
@@ -115,7 +136,7 @@ def for_each(strategy: st.SearchStrategy[Any], examples: int, test: Callable[[An
     def run(value: Any) -> None:
         test(value)
 
-    run()
+    (seed(number)(run) if TIMES == 1 else run)()
 
 
 def _change(draw: Any, place: dict[str, Any], properties: dict[str, Schema]) -> None:

@@ -7,6 +7,7 @@ OperatorError
 │   ├── ConflictError      … 409: the object is not as it was read; read again
 │   ├── GoneError          … 404 or 410
 │   ├── RefusedError       … 400, 403, 422: this object as it is will never be accepted
+│   │   └── ForbiddenError … 403: a right is missing, or a quota or an admission rule says no
 │   └── UnavailableError   … 429, 5xx, time-out, reset connection: try again later
 └── LeaseLostError         this process may not write any more
 """
@@ -67,6 +68,10 @@ class GoneError(ApiError):
 
 class RefusedError(ApiError):
     """400, 403, 422: this object as it is will not be accepted."""
+
+
+class ForbiddenError(RefusedError):
+    """403: a right is missing; for a write it may also be a quota or an admission rule that says no."""
 
 
 class UnavailableError(ApiError):

@@ -19,6 +19,9 @@ CHUNK = 20
 IDLE_SECONDS = 0.05
 """After so long without an event of an object kopf's task for it ends; tasks are what kopf needs memory for."""
 
+_WATCHING = "kopf._cogs.clients.watching"
+_REFUSED = "APIForbiddenError"
+
 Saw = Callable[[bool, Mapping[str, Any]], None]
 GetLogin = Callable[[], Awaitable[Login]]
 
@@ -70,8 +73,10 @@ def settings() -> kopf.OperatorSettings:
 
 
 def quiet_logs() -> None:
-    """kopf says at INFO what each event's handler did; only its warnings are of interest."""
+    """kopf says at INFO what each event's handler did; only its warnings are of interest. Of a list that is refused it
+    complains with each of its tries, which never end: ``runtime.namespaces`` says it once."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger(_WATCHING).addFilter(lambda record: _REFUSED not in record.getMessage())
 
 
 class _BackOffs:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
-from stageline_operator.api.errors import ApiError, ConflictError, GoneError, RefusedError, UnavailableError
+from stageline_operator.api.errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    RefusedError,
+    UnavailableError,
+)
 
 MAX_RETRY_AFTER = 60.0
 """Seconds; a server that asks for more is asked again after so long."""
@@ -23,7 +30,7 @@ def translated(what: str) -> Iterator[None]:
         what: the request in words, for the message.
 
     Raises:
-        ConflictError, GoneError, RefusedError, UnavailableError: see api.errors.
+        ConflictError, GoneError, RefusedError, ForbiddenError, UnavailableError: see api.errors.
         ApiError: any other status.
     """
     try:
@@ -52,7 +59,9 @@ def of_status(what: str, status: int, body: str, headers: Mapping[str, str]) -> 
         return GoneError(text, status)
     if status == 429 or status >= 500:
         return UnavailableError(text, status, _retry_after(headers, details))
-    if status in (400, 403, 405, 413, 415, 422):
+    if status == 403:
+        return ForbiddenError(text, status)
+    if status in (400, 405, 413, 415, 422):
         return RefusedError(text, status)
     if status == 401:  # a token that has just expired is read anew before the next call
         return UnavailableError(text, status)

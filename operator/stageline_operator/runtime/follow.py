@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stageline_operator.api.errors import ApiError, GoneError
+from stageline_operator.api.errors import ApiError, ForbiddenError, GoneError
 from stageline_operator.kube.client import Kube
 from stageline_operator.kube.kinds import Kind
 from stageline_operator.observe.store import Key, Store
@@ -22,7 +22,11 @@ PAUSE_SECONDS = 0.1
 """Between the end of a watch and the next, so that a server that ends them at once is not asked without end."""
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
 """After the first, second, … failure in a row, and after all further ones."""
+REFUSED_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""The same after refusals: a Role that is not in force yet comes soon, and one that was taken away may never."""
 
+Refused = Callable[[str | None, ForbiddenError], bool]
+"""Told of a namespace in which a list or a watch is refused; says whether it is left alone from now on."""
 Saw = Callable[[Kind, bool, Mapping[str, Any]], None]
 """Told of each state: its kind, whether the object was deleted, and its body."""
 
@@ -36,7 +40,9 @@ class Follower:
     Attributes:
         dirty: told of each resource whose children a list has shown to be gone.
         listing: shared by all followers: lists are read one after the other, since each takes memory.
-        listed: set when everything that was there at the start has been told of.
+        refused: see ``Refused``.
+        answered: set when the first list has been told of, or refused.
+        is_listed: everything that was there has been told of, and what came since is; not so after a refusal.
     """
 
     kube: Kube
@@ -46,7 +52,9 @@ class Follower:
     saw: Saw
     dirty: Callable[[Key], None]
     listing: asyncio.Lock
-    listed: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: Refused
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    is_listed: bool = False
     _since: str = ""
     _failures: int = 0
 
@@ -58,10 +66,15 @@ class Follower:
             except GoneError as error:
                 log.info("%s is listed anew: %s", self.kind.plural, error)
                 self._since = ""
-                await self._back_off()
+                await self._back_off(BACK_OFF_SECONDS)
             except ApiError as error:
-                log.warning("the watch goes on after a pause: %s", error)
-                await self._back_off(error.retry_after or 0.0)
+                if isinstance(error, ForbiddenError) and self.refused(self.namespace, error):
+                    self._since, self.is_listed = "", False
+                    self.answered.set()
+                    await self._back_off(REFUSED_SECONDS)
+                else:
+                    log.warning("the watch goes on after a pause: %s", error)
+                    await self._back_off(BACK_OFF_SECONDS, error.retry_after or 0.0)
             else:
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -69,7 +82,8 @@ class Follower:
         if not self._since:
             async with self.listing:
                 self._since = await self._list()
-            self.listed.set()
+            self.is_listed = True
+            self.answered.set()
         async for change in self.kube.watch(self.kind, self.namespace, SELECTOR, self._since):
             if change.body is not None:
                 self.saw(self.kind, change.deleted, change.body)
@@ -93,7 +107,7 @@ class Follower:
             self.dirty(key)
         return version
 
-    async def _back_off(self, at_least: float = 0.0) -> None:
-        seconds = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
+    async def _back_off(self, pauses: tuple[float, ...], at_least: float = 0.0) -> None:
+        seconds = pauses[min(self._failures, len(pauses) - 1)]
         self._failures += 1
         await asyncio.sleep(max(seconds, at_least))

@@ -73,6 +73,12 @@ class Metrics:
             "Objects that a read showed to be gone while the watch had not told.",
             registry=self.registry,
         )
+        self.namespace_refused = Gauge(
+            f"{PREFIX}_namespace_refused",
+            "1 while lists in a namespace to serve are refused, so that it is not served.",
+            ["namespace"],
+            registry=self.registry,
+        )
 
     def wrote(self, verb: str, kind: str) -> None:
         """A write was sent."""

@@ -20,6 +20,7 @@ from stageline_operator.plan.cluster import Cluster
 from stageline_operator.runtime.follow import Follower
 from stageline_operator.runtime.lease import Lease
 from stageline_operator.runtime.metrics import Metrics
+from stageline_operator.runtime.namespaces import Namespaces
 from stageline_operator.runtime.options import Options
 from stageline_operator.runtime.poller import Poller
 from stageline_operator.runtime.queue import Queue
@@ -55,15 +56,17 @@ class Operator:
         self._poller = Poller(self._heads, self._observer, self._queue.add_routine, fast, slow)
         events = Events(kube, options.identity)
         reconciler = Reconciler(kube, self._observer, events)
-        self._workers = Workers(self._queue, reconciler, self._observer, self._poller, metrics)
-        namespaces: tuple[str | None, ...] = options.namespaces or (None,)
+        namespaces = Namespaces(options.namespaces or (None,), self._admitted, self._refused)
+        self._workers = Workers(
+            self._queue, reconciler, self._observer, self._poller, metrics, is_known=namespaces.is_known
+        )
         store, listing = self._observer.store, asyncio.Lock()
         self._followers = [
-            Follower(kube, kind, namespace, store, self.saw, self._queue.add, listing)
+            Follower(kube, kind, namespace, store, self.saw, self._queue.add, listing, namespaces.refuse)
             for kind in children
-            for namespace in namespaces
+            for namespace in namespaces.names
         ]
-        self._sight = Sight(kube, store, (RESOURCE, *children), namespaces, self._missed)
+        self._sight = Sight(kube, store, (RESOURCE, *children), namespaces, self._is_listed, self._missed)
         metrics.queue_depth.set_function(lambda: len(self._queue))
         metrics.objects.set_function(lambda: len(self._observer.store.entries))
 
@@ -105,8 +108,8 @@ class Operator:
 
     async def _work(self) -> None:
         for follower in self._followers:
-            await follower.listed.wait()
-        await self._sight.wait((RESOURCE,))
+            await follower.answered.wait()
+        await self._sight.first()
         self.is_ready = True
         log.info("%d objects are known; waiting for the lease", len(self._observer.store.entries))
         async with asyncio.TaskGroup() as group:
@@ -114,8 +117,9 @@ class Operator:
             await self._lease.acquire()
             group.create_task(self._lease.keep())
             # What the leader before wrote last may not have been told of yet.
-            await self._sight.wait()
+            await self._sight.again()
             self.metrics.leading.set(1)
+            group.create_task(self._sight.admit())
             group.create_task(self._poller.run())
             self._working = group.create_task(self._workers.run())
 
@@ -130,8 +134,28 @@ class Operator:
             if cluster != self._cluster:
                 raise ClusterChangedError(f"the API server offers {cluster} now instead of {self._cluster}")
 
-    def _missed(self, key: Key | None) -> None:
-        self.metrics.missed_deletions.inc()
+    def _is_listed(self, namespace: str | None) -> bool:
+        return all(follower.is_listed for follower in self._followers if follower.namespace == namespace)
+
+    def _admitted(self, namespace: str | None) -> None:
+        if namespace is not None:
+            self.metrics.namespace_refused.labels(namespace).set(0)
+        for key in self._keys(namespace):
+            self._queue.add(key)
+
+    def _refused(self, namespace: str) -> None:
+        """What was last known of its resources is not shown as if it were true now."""
+        self.metrics.namespace_refused.labels(namespace).set(1)
+        for key in self._keys(namespace):
+            self.metrics.forget(key)
+            self._poller.forget(key)
+
+    def _keys(self, namespace: str | None) -> list[Key]:
+        return [key for key in self._observer.store.resources if namespace in (None, key[0])]
+
+    def _missed(self, key: Key | None, should_have_told: bool) -> None:
+        if should_have_told:
+            self.metrics.missed_deletions.inc()
         if key is not None:
             self._queue.add(key)
 

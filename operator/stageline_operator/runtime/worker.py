@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from stageline_operator.api.errors import ApiError, ConflictError, LeaseLostError, RefusedError
 from stageline_operator.observe.observed import Observer
@@ -26,16 +27,29 @@ log = logging.getLogger(__name__)
 
 
 class Workers:
-    """The tasks that look at resources."""
+    """The tasks that look at resources.
+
+    Args:
+        is_known: whether all is known of what is in a namespace; elsewhere nothing is looked at, and what is to be
+            looked at is told anew when it is known.
+    """
 
     def __init__(
-        self, queue: Queue, reconciler: Reconciler, observer: Observer, poller: Poller, metrics: Metrics
+        self,
+        queue: Queue,
+        reconciler: Reconciler,
+        observer: Observer,
+        poller: Poller,
+        metrics: Metrics,
+        *,
+        is_known: Callable[[str], bool],
     ) -> None:
         self._queue = queue
         self._reconciler = reconciler
         self._observer = observer
         self._poller = poller
         self._metrics = metrics
+        self._is_known = is_known
         self._streaks: dict[Key, int] = {}
 
     async def run(self) -> None:
@@ -58,6 +72,9 @@ class Workers:
 
     async def _work(self) -> None:
         while (key := await self._queue.get()) is not None:
+            if not self._is_known(key[0]):
+                self._queue.done(key)
+                continue
             try:
                 with self._metrics.reconcile_seconds.time():
                     outcome = await self._reconciler.reconcile(key)

@@ -28,21 +28,29 @@ def make_account(plane: ControlPlane, namespace: str) -> str:
     """Create the account in ``namespace``, where alone it has rights; returns its token."""
     meta = {"name": ACCOUNT, "namespace": namespace}
     plane.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    give_role(plane, namespace, namespace, [*chart_rules(), *LEASE_RULES])
+    return plane.service_account_token(namespace, ACCOUNT)
+
+
+def give_role(plane: ControlPlane, namespace: str, home: str, rules: list[dict[str, Any]]) -> None:
+    """Give the account of ``home`` these rights, and no other, in ``namespace``."""
     group = "rbac.authorization.k8s.io"
-    plane.api.create(
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": [*chart_rules(), *LEASE_RULES]}
-    )
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
-    plane.api.create(
+    meta = {"name": ACCOUNT, "namespace": namespace}
+    plane.api.apply({"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": rules})
+    plane.api.apply(
         {
             "apiVersion": f"{group}/v1",
             "kind": "RoleBinding",
             "metadata": meta,
             "roleRef": {"apiGroup": group, "kind": "Role", "name": ACCOUNT},
-            "subjects": [subject],
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}],
         }
     )
-    return plane.service_account_token(namespace, ACCOUNT)
+
+
+def take_role(plane: ControlPlane, namespace: str) -> None:
+    """Take all rights in ``namespace`` away."""
+    plane.api.delete("roles", ACCOUNT, namespace)
 
 
 def make_cluster_wide(plane: ControlPlane, namespace: str) -> None:
