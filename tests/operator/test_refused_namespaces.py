@@ -3,25 +3,20 @@ where not everything is known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import pytest
 
 from support.kube.control_plane import ControlPlane
+from support.kube.fake_nodes import FakeNodes
 from support.kube.waiting import wait_until
 from support.running.account import chart_rules, give_role, take_role
 from support.running.operator_process import OperatorProcess
 from support.running.scene import Scene, demo, scene_of_its_own
 from support.running.survival import uids
-
-
-@pytest.fixture
-def team(scene: Scene, tmp_path: Path) -> Any:
-    """Another namespace, where the operator of ``scene`` has no rights yet."""
-    with scene_of_its_own(scene.plane, tmp_path / "team") as team:
-        yield team
 
 
 def serve(scene: Scene, *namespaces: str) -> OperatorProcess:
@@ -48,7 +43,7 @@ def grant(scene: Scene, team: Scene, lacking: tuple[str, str] = ("", "")) -> Non
     give_role(scene.plane, team.namespace, scene.namespace, rules)
 
 
-def test_a_namespace_that_never_was_and_one_without_a_role_keep_no_other_waiting(scene: Scene, team: Scene) -> None:
+def a_namespace_that_never_was_and_one_without_a_role(scene: Scene, team: Scene) -> None:
     operator = serve(scene, "never-was", team.namespace)
     for each in (scene, team):
         each.apply(demo())
@@ -65,9 +60,8 @@ def test_a_namespace_that_never_was_and_one_without_a_role_keep_no_other_waiting
     assert operator.exits == []
 
 
-def test_a_role_that_is_taken_away_ends_the_service_of_its_namespace_alone_until_it_is_back(
-    scene: Scene, team: Scene
-) -> None:
+def a_role_that_is_taken_away_and_given_back(scene: Scene, team: Scene) -> None:
+    """It ends the service of its namespace alone."""
     grant(scene, team)
     operator = serve(scene, team.namespace)
     for each in (scene, team):
@@ -91,8 +85,7 @@ def test_a_role_that_is_taken_away_ends_the_service_of_its_namespace_alone_until
     assert operator.exits == []
 
 
-@pytest.mark.parametrize("verb", ["list", "watch"])
-def test_nothing_is_done_where_pods_are_out_of_sight(scene: Scene, team: Scene, verb: str) -> None:
+def pods_are_out_of_sight(scene: Scene, team: Scene, verb: str) -> None:
     """All other rights are there: an operator that went by what it sees would make all pods again."""
     with team.operator(name="first") as first:
         first.wait_leading()
@@ -112,14 +105,12 @@ def test_nothing_is_done_where_pods_are_out_of_sight(scene: Scene, team: Scene, 
     assert operator.exits == []
 
 
-def test_a_namespace_that_is_deleted_and_made_anew_is_served_without_a_restart(
-    control_plane: ControlPlane, scene: Scene, team: Scene
-) -> None:
+def a_namespace_that_is_deleted_and_made_anew(scene: Scene, team: Scene) -> None:
     grant(scene, team)
     operator = serve(scene, team.namespace)
     team.apply(demo())
     team.wait_phase("Ready")
-    api, name = control_plane.api, team.namespace
+    api, name = scene.api, team.namespace
     labels = api.get("namespaces", name)["metadata"]["labels"]
     api.delete("namespaces", name)
     wait_until(lambda: api.find("namespaces", name) is None, "the namespace to go")
@@ -129,8 +120,40 @@ def test_a_namespace_that_is_deleted_and_made_anew_is_served_without_a_restart(
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     wait_until(lambda: api.find("serviceaccounts", "default", name), "the namespace to be served")
     with ExitStack() as stack:
-        again = Scene(control_plane, name, scene.folder / "again", stack)
+        again = Scene(scene.plane, name, scene.folder, stack)
         grant(scene, again)
         again.apply(demo())
         again.wait_phase("Ready")
     assert operator.exits == []
+
+
+SCENES = {
+    "a namespace never was, and one has no Role": a_namespace_that_never_was_and_one_without_a_role,
+    "a Role is taken away and given back": a_role_that_is_taken_away_and_given_back,
+    "pods cannot be listed": partial(pods_are_out_of_sight, verb="list"),
+    "pods cannot be watched": partial(pods_are_out_of_sight, verb="watch"),
+    "a namespace is deleted and made anew": a_namespace_that_is_deleted_and_made_anew,
+}
+
+
+@pytest.fixture(scope="module")
+def played(
+    control_plane: ControlPlane, nodes: FakeNodes, definition: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """All scenes at the same time, by name: the operator's namespace, and another, where it has no rights yet."""
+    folder = tmp_path_factory.mktemp("scenes")
+
+    def play(number: int, name: str) -> None:
+        with (
+            scene_of_its_own(control_plane, folder / f"{number}") as scene,
+            scene_of_its_own(control_plane, folder / f"{number}-team") as team,
+        ):
+            SCENES[name](scene, team)
+
+    with ThreadPoolExecutor(len(SCENES)) as pool:
+        yield {name: pool.submit(play, number, name) for number, name in enumerate(SCENES)}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_others_are_served_and_nothing_is_done_unseen(played: dict[str, Future[None]], name: str) -> None:
+    played[name].result()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from stageline_operator.api.constants import LABEL_STAGE
+from stageline_operator.api.constants import LABEL_ROLE, LABEL_STAGE, ROLE_HEAD
 from stageline_operator.apply.events import BURST, REFILL_SECONDS
 from support.kube.api import Object
-from support.kube.behaviour import READY, Behaviour
+from support.kube.behaviour import READY, Behaviour, Script
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_node import NodeShape
 from support.kube.fake_nodes import FakeNodes
@@ -21,9 +21,9 @@ from support.running.scene import Scene, demo, scene_of_its_own
 from support.running.survival import uids
 
 OLD, NEW = "stageline/engine:0.1.0", "stageline/engine:0.2.0"
-KUBELET_SECONDS = 2.0
+KUBELET_SECONDS = 3.0
 """Between a container's end and its next start: a real kubelet waits 10 s, and longer each time."""
-RESTARTS = 8
+RESTARTS = 6
 CHANGES = 40
 
 
@@ -40,6 +40,20 @@ def seconds_between(first: Object, last: Object) -> float:
     """Of two audit events."""
     times = [datetime.fromisoformat(each["requestReceivedTimestamp"]) for each in (first, last)]
     return (times[1] - times[0]).total_seconds()
+
+
+def with_a_stage_that_fails(image: str, log: str = "") -> Script:
+    """Exit code 1 after each start; the head is not ready, since no token comes through."""
+
+    def play(pod: Object, restarts: int) -> Behaviour:
+        labels = pod["metadata"]["labels"]
+        if pod["spec"]["containers"][0]["image"] != image or labels.get(LABEL_STAGE) == "0":
+            return READY
+        if labels[LABEL_ROLE] == ROLE_HEAD:
+            return Behaviour(ready_after=None)
+        return Behaviour(starts_after=KUBELET_SECONDS if restarts else 0.0, ends_after=0.1, ready_after=None, log=log)
+
+    return play
 
 
 def a_node_is_lost(scene: Scene, nodes: FakeNodes) -> None:
@@ -64,8 +78,12 @@ def a_node_is_lost(scene: Scene, nodes: FakeNodes) -> None:
     lost = scene.api.get("pods", "demo-0-s1-0", scene.namespace)["spec"]["nodeName"]
     nodes.lose_node(lost)
     scene.wait(lambda: "demo-0-s1-1" in scene.names("pods"), "the next incarnation")
-    successor = scene.wait_phase("Ready")["status"]["replicaList"][0]["stages"][1]
-    assert (successor["pod"], successor["node"]) == ("demo-0-s1-1", next(name for name in names if name != lost))
+
+    def successor() -> Object | None:
+        stage: Object = scene.resource()["status"]["replicaList"][0]["stages"][1]
+        return stage if stage.get("pod") == "demo-0-s1-1" and stage["ready"] else None
+
+    assert scene.wait(successor, "it to be ready")["node"] == next(name for name in names if name != lost)
     stuck = scene.api.get("pods", "demo-0-s1-0", scene.namespace)
     assert "deletionTimestamp" in stuck["metadata"]
     # A person is impatient with it; half a minute of grace would be waited for as well.
@@ -127,11 +145,7 @@ def a_roll_out_fails(scene: Scene, nodes: FakeNodes) -> None:
 def a_pod_fails_until_its_budget_is_used_up(scene: Scene, nodes: FakeNodes) -> None:
     """Exit code 1 again and again: in the end nothing more is tried until the spec changes."""
 
-    def play(pod: Object, restarts: int) -> Behaviour:
-        fails = pod["metadata"]["labels"].get(LABEL_STAGE) == "1" and pod["spec"]["containers"][0]["image"] == OLD
-        return Behaviour(ends_after=0.1, ready_after=None, log="out of luck") if fails else READY
-
-    nodes.play(scene.namespace, play)
+    nodes.play(scene.namespace, with_a_stage_that_fails(OLD, log="out of luck"))
     scene.run_operator()
     scene.apply(demo(restart={"budget": {"crash": 2}}))
     status = scene.wait_phase("Failed")["status"]
@@ -147,16 +161,11 @@ def a_pod_fails_until_its_budget_is_used_up(scene: Scene, nodes: FakeNodes) -> N
 def a_pod_fails_for_ever(scene: Scene, nodes: FakeNodes) -> None:
     """Its budget is large: the operator writes at most once a second, however long that goes on."""
 
-    def play(pod: Object, restarts: int) -> Behaviour:
-        if pod["metadata"]["labels"].get(LABEL_STAGE) != "1":
-            return READY
-        return Behaviour(starts_after=KUBELET_SECONDS if restarts else 0.0, ends_after=0.1, ready_after=None)
-
     def restarts() -> int:
         pod = scene.api.get("pods", "demo-0-s1-0", scene.namespace)
         return sum(each["restartCount"] for each in pod.get("status", {}).get("containerStatuses", []))
 
-    nodes.play(scene.namespace, play)
+    nodes.play(scene.namespace, with_a_stage_that_fails(OLD))
     scene.run_operator()
     scene.apply(demo(restart={"budget": {"crash": 1000}}))
     scene.wait(lambda: "demo-0-s1-0" in scene.names("pods") and restarts() >= 1, "the first failure")

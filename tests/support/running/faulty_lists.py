@@ -43,7 +43,7 @@ def _fill_pages(scene: Scene) -> None:
     label, value = MANAGED.split("=")
     for number in range(OBJECTS_OF_A_PAGE + 1):
         meta = {"name": f"old-{number}", "namespace": scene.namespace, "labels": {label: value}}
-        scene.api.create({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": meta, "revision": 1})
+        scene.api.create({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": meta, "revision": 1, "data": {}})
     for number in range(RESOURCES_OF_A_PAGE + 1):
         scene.apply(demo(f"none-{number}", replicas=0))
 
