@@ -11,7 +11,7 @@ import yaml
 
 from stageline_operator.api.constants import OPERATOR_POD_LABELS
 from stageline_operator.cli.main import app
-from support.checkov import checkov_report
+from support.checkov import checkov_reports
 from support.golden import assert_golden
 from support.kube.helm import CHART, Helm, HelmError
 from support.kube.parts import obtain_clients
@@ -145,18 +145,23 @@ def test_every_value_is_described_by_the_schema() -> None:
             assert set(described) == set(value), name
 
 
-def test_checkov_finds_nothing_and_is_told_why_an_image_may_be_a_tag(helm: Helm, tmp_path: Path) -> None:
-    def judged(*arguments: str) -> tuple[set[str], set[str]]:
-        text = helm("template", "stageline", str(CHART), "--namespace=stageline-system", *arguments)
-        (tmp_path / "rendered.yaml").write_text(text)
-        report = checkov_report(tmp_path / "rendered.yaml")
-        return report.failed, report.skipped
-
-    digest = f"image.digest=sha256:{'0' * 64}"
-    assert judged() == (set(), {"CKV_K8S_43", "CKV_K8S_15"})
-    assert judged("--set=image.pullPolicy=Always") == (set(), {"CKV_K8S_43"})
-    assert judged(f"--set={digest}") == (set(), set())
-    assert judged(f"--values={CASES / 'everything.values.yaml'}") == (set(), set())
+def test_checkov_finds_nothing_and_is_told_what_a_person_may_choose(helm: Helm, tmp_path: Path) -> None:
+    expected = {
+        "": {"CKV_K8S_43", "CKV_K8S_15"},
+        "--set=image.pullPolicy=Always": {"CKV_K8S_43"},
+        f"--set=image.digest=sha256:{'0' * 64}": set(),
+        f"--values={CASES / 'everything.values.yaml'}": {"CKV2_K8S_6"},
+    }
+    files = []
+    for number, argument in enumerate(expected):
+        files.append(tmp_path / f"{number}.yaml")
+        arguments = [argument] if argument else []
+        files[-1].write_text(
+            helm("template", "stageline", str(CHART), f"--namespace=stageline-system-{number}", *arguments)
+        )
+    reports = checkov_reports(*files)
+    assert [report.failed for report in reports] == [set()] * len(expected)
+    assert [report.skipped for report in reports] == list(expected.values())
 
 
 def test_the_operators_pods_have_the_labels_that_its_network_policies_let_in(helm: Helm) -> None:

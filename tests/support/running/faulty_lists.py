@@ -3,15 +3,13 @@ themselves, which kopf follows."""
 
 from __future__ import annotations
 
-from itertools import product
-
 from stageline_operator.handlers.watch import CHUNK as RESOURCES_OF_A_PAGE
 from stageline_operator.kube.api_client import CHUNK as OBJECTS_OF_A_PAGE
 from support.running.faulty_proxy import Call, Fault, Match
 from support.running.scene import MANAGED, Scene, demo
 from support.running.survival import heals
 
-FOLLOWED = ("controllerrevisions", "inferencedeployments")
+CHILDREN, RESOURCES = "controllerrevisions", "inferencedeployments"
 
 
 def survive_lists(scene: Scene, fault: Fault, restarts: int) -> None:
@@ -25,15 +23,12 @@ def survive_lists(scene: Scene, fault: Fault, restarts: int) -> None:
     """
     _fill_pages(scene)
     proxy = scene.proxy()
-    rules = {
-        f"{name} of {resource}": proxy.add(match, fault, times=1)
-        for resource in FOLLOWED
-        for name, match in _calls(resource).items()
-    }
+    rules = {name: proxy.add(match, fault, times=1) for name, match in _calls().items()}
     operator = scene.run_operator(proxy=proxy)
     scene.apply(demo())
     scene.wait_phase("Ready", patience=120)
-    scene.wait(lambda: all(rule.count for rule in rules.values()), f"{list(rules)} to meet the fault")
+    for name, rule in rules.items():
+        scene.wait(lambda rule=rule: rule.count, f"{name} to meet the fault")
     heals(scene, "demo-0-s1-0", "demo-0-s1-1")
     assert operator.exits == [1] * len(operator.exits) and len(operator.exits) <= restarts, operator.log_tail()
 
@@ -43,21 +38,33 @@ def _fill_pages(scene: Scene) -> None:
     label, value = MANAGED.split("=")
     for number in range(OBJECTS_OF_A_PAGE + 1):
         meta = {"name": f"old-{number}", "namespace": scene.namespace, "labels": {label: value}}
-        scene.api.create({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": meta, "revision": 1, "data": {}})
+        scene.api.create(
+            {"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": meta, "revision": 1, "data": {}}
+        )
     for number in range(RESOURCES_OF_A_PAGE + 1):
         scene.apply(demo(f"none-{number}", replicas=0))
 
 
-def _calls(resource: str) -> dict[str, Match]:
-    """The kinds of calls by which ``resource`` is followed: whole objects, and metadata to compare with."""
-    pages = {
-        f"{'later' if later else 'first'} page{' of metadata' if metadata else ''}": _is_page(resource, later, metadata)
-        for later, metadata in product((False, True), repeat=2)
+def _calls() -> dict[str, Match]:
+    """The kinds of calls by which objects are followed: whole ones, and their metadata to compare with."""
+    return {
+        "the first page of children": _is_page(CHILDREN),
+        "a later page of children": _is_page(CHILDREN, later=True),
+        "the first page of children's metadata": _is_page(CHILDREN, metadata=True),
+        "a later page of children's metadata": _is_page(CHILDREN, metadata=True, later=True),
+        "the watch of children": _is_watch(CHILDREN),
+        "the first page of resources": _is_page(RESOURCES),
+        "a later page of resources": _is_page(RESOURCES, later=True),
+        "the first page of resources' metadata": _is_page(RESOURCES, metadata=True),
+        "the watch of resources": _is_watch(RESOURCES),
     }
-    return pages | {"watch": lambda call: call.is_watch and call.path.endswith(f"/{resource}")}
 
 
-def _is_page(resource: str, later: bool, metadata: bool) -> Match:
+def _is_watch(resource: str) -> Match:
+    return lambda call: call.is_watch and call.path.endswith(f"/{resource}")
+
+
+def _is_page(resource: str, *, later: bool = False, metadata: bool = False) -> Match:
     def match(call: Call) -> bool:
         accept = call.request.headers.get("Accept", "")
         return (
