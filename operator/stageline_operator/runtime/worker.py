@@ -96,7 +96,7 @@ class Workers:
         log.log(level, "%s/%s: %s; again in %.1f s", *key, error, seconds)
 
     def _went_well(self, key: Key, outcome: Outcome) -> None:
-        if outcome.owner is None:
+        if outcome.owner is None or not self._is_known(key[0]):  # it may have been refused during the look
             self._metrics.forget(key)
             self._poller.forget(key)
         else:
