@@ -3,7 +3,7 @@ where not everything is known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -127,7 +127,7 @@ def a_namespace_that_is_deleted_and_made_anew(scene: Scene, team: Scene) -> None
     assert operator.exits == []
 
 
-SCENES = {
+SCENES: dict[str, Callable[[Scene, Scene], None]] = {
     "a namespace never was, and one has no Role": a_namespace_that_never_was_and_one_without_a_role,
     "a Role is taken away and given back": a_role_that_is_taken_away_and_given_back,
     "pods cannot be listed": partial(pods_are_out_of_sight, verb="list"),

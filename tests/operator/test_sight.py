@@ -12,7 +12,6 @@ from stageline_operator.api.errors import ApiError, ForbiddenError, UnavailableE
 from stageline_operator.kube.client import Kube, Seen
 from stageline_operator.kube.kinds import POD, RESOURCE, Kind
 from stageline_operator.observe.store import Store
-from stageline_operator.runtime import sight as sight_module
 from stageline_operator.runtime.namespaces import Namespaces
 from stageline_operator.runtime.sight import READ_AT_MOST, READ_EVERY, Sight
 
@@ -44,7 +43,7 @@ class Time:
         self.now = 0.0
         self.slept: list[float] = []
         self._left = sleeps
-        monkeypatch.setattr(sight_module.asyncio, "sleep", self._sleep)
+        monkeypatch.setattr(asyncio, "sleep", self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         if not self._left:

@@ -3,10 +3,9 @@ fails, a pod that fails for ever, a flood of news."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -185,13 +184,13 @@ def a_flood_of_news(scene: Scene, nodes: FakeNodes) -> None:
     scene.apply(demo())
     scene.wait_phase("Ready")
 
-    def is_available(wanted: bool) -> Any:
-        return condition(scene, "Available")["status"] == str(wanted)
+    def is_available(wanted: bool) -> Callable[[], bool]:
+        return lambda: bool(condition(scene, "Available")["status"] == str(wanted))
 
     for number in range(CHANGES):
         is_ready = number % 2 == 1
         nodes.set_ready(scene.namespace, "demo-0-head-0", is_ready)
-        scene.wait(lambda is_ready=is_ready: is_available(is_ready), f"change {number} to be told")
+        scene.wait(is_available(is_ready), f"change {number} to be told")
     writes = scene.writes()
     sent = [each for each in writes if each["objectRef"]["resource"] == "events"]
     assert BURST <= len(sent) <= BURST + 1 + seconds_between(writes[0], writes[-1]) / REFILL_SECONDS
