@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import selectors
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -32,6 +32,9 @@ from stageline_engine.agent.protocol import (
     Signal,
 )
 from stageline_engine.comm.commands import RankBoot
+from stageline_engine.core.logs import JSON, set_up_logging
+
+_log = logging.getLogger(__name__)
 
 
 class ForkParent:
@@ -92,7 +95,7 @@ class ForkParent:
             os.close(log)
             exit_code = self._run_rank(boot)
         except BaseException:
-            traceback.print_exc()
+            _log.exception("the rank failed")
         finally:
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
@@ -123,6 +126,8 @@ def main(arguments: list[str]) -> int:
     """Entry point of the process."""
     descriptor, agent_pid, architecture = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(agent_pid)
+    # The agent reads it, and formats it for all.
+    set_up_logging(logging.INFO, JSON, "fork-parent")
     # A terminal sends Ctrl-C, and a service manager SIGTERM, to every process; the head decides when ranks end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -105,7 +105,7 @@ class NodeAgent:
 
     def start(self, boot: RankBoot) -> None:
         """Have a rank forked, in the place of a predecessor that has ended. Does not wait."""
-        log = RankLog(f"stage {boot.stage} rank {boot.rank}")
+        log = RankLog(f"stage {boot.stage} rank {boot.rank}", stage=boot.stage, rank=boot.rank)
         previous = self._ranks.pop((boot.stage, boot.rank), None)
         if previous is not None:
             assert previous.has_ended, "two processes in one place"

@@ -1,4 +1,4 @@
-"""The last lines that a rank wrote to its standard output and error, kept for the day it dies."""
+"""The last lines that a child process wrote to its standard output and error, kept for the day it dies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ import os
 from collections import deque
 from contextlib import suppress
 
+from stageline_engine.core import log_relay
+
 _log = logging.getLogger(__name__)
 TAIL_LINES = 100
 MAX_LINE_BYTES = 4096
 """Longer lines are cut into several."""
+MAX_RECORD_BYTES = 64 * 1024
+"""The same for a record, which may have a traceback."""
 _READ_BYTES = 64 * 1024
 
 
 class RankLog:
-    """Reads one rank's pipe; each line also goes to our own log at debug level."""
+    """Reads one child's pipe. Records are passed on to our own log, and other lines go there at debug level.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        fields: what lines that are no records say of their writer.
+    """
+
+    def __init__(self, name: str, **fields: int) -> None:
         self._name = name
+        self._fields = fields
         self._descriptor, self._write_end = os.pipe()
         os.set_blocking(self._descriptor, False)
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -51,9 +60,10 @@ class RankLog:
             *lines, self._partial = (self._partial + data).split(b"\n")
             for line in lines:
                 self._add_line(line)
-            while len(self._partial) > MAX_LINE_BYTES:
-                self._add_line(self._partial[:MAX_LINE_BYTES])
-                self._partial = self._partial[MAX_LINE_BYTES:]
+            most = MAX_RECORD_BYTES if self._partial.startswith(b"{") else MAX_LINE_BYTES
+            while len(self._partial) > most:
+                self._add_line(self._partial[:most])
+                self._partial = self._partial[most:]
 
     def tail(self) -> str:
         """The last lines."""
@@ -66,7 +76,11 @@ class RankLog:
         self._descriptor = -1
 
     def _add_line(self, line: bytes) -> None:
+        if (record := log_relay.record_of(line)) is not None:
+            self._tail.extend(log_relay.as_text(record).split("\n"))
+            log_relay.write(record)
+            return
         for start in range(0, len(line), MAX_LINE_BYTES):
             text = line[start : start + MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
             self._tail.append(text)
-            _log.debug("%s: %s", self._name, text)
+            _log.debug("%s: %s", self._name, text, extra=self._fields)

@@ -101,3 +101,4 @@ StartTimeout = Annotated[float, _flag(EngineConfig, "start_timeout", LIMITS)]
 HangTimeout = Annotated[float, _flag(EngineConfig, "hang_timeout", LIMITS)]
 
 LogLevel = Annotated[str, _flag(EngineConfig, "log_level", LOGGING)]
+LogFormat = Annotated[str, _flag(EngineConfig, "log_format", LOGGING)]

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stageline_engine.cli.console import Progress
+from stageline_engine.cli import flags
+from stageline_engine.cli.console import Progress, begin_logging
 from stageline_engine.comm.key_file import read_keys
 from stageline_engine.core.errors import ConfigurationError
-from stageline_engine.core.logs import set_up_logging
 from stageline_engine.node.options import POD_ADDRESS, POD_NAME, NodeOptions, address_towards, check_address, parse_host
 from stageline_engine.node.run import run_node
 
@@ -33,9 +33,11 @@ def node_command(
             "the one on the way to the head."
         ),
     ] = None,
+    log_level: flags.LogLevel = "info",
+    log_format: flags.LogFormat = "text",
 ) -> int:
     """Run one pipeline stage for a head on another machine."""
-    set_up_logging("info")
+    begin_logging(log_level, log_format, "node", stage=stage)
     progress = Progress()
     host, port = parse_host("--head", head)
     if stage < 0:

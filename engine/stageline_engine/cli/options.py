@@ -61,6 +61,7 @@ class EngineOptions:
     hang_timeout: flags.HangTimeout = 30.0
 
     log_level: flags.LogLevel = "info"
+    log_format: flags.LogFormat = "text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ def engine_config(model: str, options: EngineOptions, control: ControlConfig | N
         start_timeout=options.start_timeout,
         hang_timeout=options.hang_timeout,
         log_level=options.log_level,
+        log_format=options.log_format,
     )
     validate(config)
     return config

@@ -16,7 +16,7 @@ import uvloop
 from cyclopts import Parameter
 
 from stageline_engine.cli import flags
-from stageline_engine.cli.console import Progress, fail
+from stageline_engine.cli.console import Progress, begin_logging, fail
 from stageline_engine.cli.last_resort import end_within
 from stageline_engine.cli.options import (
     ControlOptions,
@@ -29,7 +29,7 @@ from stageline_engine.cli.options import (
 from stageline_engine.client.async_engine import AsyncEngine
 from stageline_engine.client.launch import Launch, prepare
 from stageline_engine.core.errors import EngineFailedError
-from stageline_engine.core.logs import set_up_logging
+from stageline_engine.core.logs import is_json
 from stageline_engine.server.app import create_app
 from stageline_engine.server.head import BEAT_SECONDS, Head
 from stageline_engine.server.open_files import allow_open_files
@@ -56,8 +56,8 @@ def serve_command(
     control: Annotated[ControlOptions, Parameter(name="*")] = CONTROL_DEFAULTS,
 ) -> int:
     """Serve a model with the OpenAI API."""
+    begin_logging(engine.log_level, engine.log_format, "api-server")
     config = engine_config(model, engine, control_config(control, engine.executor, server.host))
-    set_up_logging(config.log_level)
     settings = server_settings(server)
     progress = Progress()
     allow_open_files(progress)
@@ -149,6 +149,9 @@ def _url(host: str, listener: socket.socket) -> str:
 def _announce(launch: Launch, options: ServerOptions, url: str, progress: Progress) -> None:
     name = launch.served_model_name
     key = "" if options.api_key_file is None else '-H "Authorization: Bearer $API_KEY" '
+    if is_json():
+        progress(f"ready: {name} on {url}")
+        return
     progress(f"ready: {name} on {url}. Paste this for an answer:")
     question = {"role": "user", "content": "What is the capital of France?"}
     body = json.dumps({"model": name, "stream": True, "temperature": 0, "messages": [question]})

@@ -160,7 +160,12 @@ class AsyncEngine:
         return why_not_ready(self._stats, time.monotonic() - self._stats_at)
 
     async def generate(
-        self, request_id: str, prompt_token_ids: Iterable[SupportsIndex], sampling: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: Iterable[SupportsIndex],
+        sampling: SamplingParams,
+        *,
+        name: str | None = None,
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Outputs of all choices as they come; see :class:`stageline_engine.client.base.EngineClient`."""
         if self._failure is not None:
@@ -176,7 +181,8 @@ class AsyncEngine:
         self._idle.clear()
         unfinished = request.sampling.n
         try:
-            self._send(msgspec.structs.replace(request, request_id=core_id, arrived=time.monotonic()))
+            named = request_id if name is None else name
+            self._send(msgspec.structs.replace(request, request_id=core_id, arrived=time.monotonic(), name=named))
             while unfinished:
                 item = await queue.get()
                 if isinstance(item, Exception):

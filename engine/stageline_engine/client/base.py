@@ -28,11 +28,14 @@ class EngineClient(Protocol):
         """None when a token went through all stages within the last 5 s and no step is overdue, else why not."""
 
     def generate(
-        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams
+        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams, *, name: str | None = None
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Outputs of all ``sampling.n`` choices as they come; ends when the last choice has finished.
 
         Leaving the iterator early (``aclose``, cancellation) aborts what still runs.
+
+        Args:
+            name: what the engine's log lines call the request; default: ``request_id``. Several may have the same.
 
         Raises:
             InvalidRequestError: a token id or a value has a wrong type or is out of range, or the prompt does not fit

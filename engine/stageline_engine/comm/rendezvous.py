@@ -144,7 +144,7 @@ class GroupEnd:
         options._timeout = BACKSTOP
         host = cast(TorchGroup, ProcessGroupGloo(self._store, self._number, self._size, options))
         if not can_use_nccl(list(self._places.values())):
-            _log.info("%s: gloo through host memory", self._name)
+            _log.debug("%s: gloo through host memory", self._name)
             return GlooGroup(host)
-        _log.info("%s: NCCL", self._name)
+        _log.debug("%s: NCCL", self._name)
         return NcclGroup(self._name, host, self._number, self._size, self._device, self._one_way)

@@ -13,7 +13,7 @@ import msgspec
 
 from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.core.field_types import checked_struct, typed_fields
-from stageline_engine.core.logs import LEVELS
+from stageline_engine.core.logs import FORMATS, LEVELS
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +115,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     hang_timeout: float = 30.0
     """Seconds without progress of a step after which a stage counts as hung."""
     log_level: str = "info"
-    """``debug``, ``info``, ``warning`` or ``error``: lines below it are not written. ``debug`` shows those of the ranks
-    too, of which otherwise the last ones are shown when a rank dies."""
+    """``debug``, ``info``, ``warning`` or ``error``: lines below it are not written. ``debug`` shows which requests
+    each step has, and what libraries print in a rank, of which otherwise the last lines are shown when it dies."""
+    log_format: str = "text"
+    """``text`` for people, or ``json``: every line on standard error is one JSON object."""
 
 
 _PARTS: dict[str, type[msgspec.Struct]] = {
@@ -138,6 +140,7 @@ def validate(config: EngineConfig) -> None:
     for part in (config, *parts):
         typed_fields(part, _wrong_type)
     _one_of("--log-level", config.log_level, LEVELS)
+    _one_of("--log-format", config.log_format, FORMATS)
     _validate_model(config.model)
     _validate_parallel(config.parallel)
     _validate_control(config)

@@ -65,6 +65,8 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Sequences to forget before this step is run."""
     feedback_step: int
     """Newest step whose sampled tokens rows of this plan read; 0: none."""
+    names: list[tuple[int, str]] = []
+    """(sequence, what log lines call its request), for those that are admitted with this plan."""
 
     @property
     def num_rows(self) -> int:
@@ -145,6 +147,8 @@ class AddRequest(msgspec.Struct, frozen=True, array_like=True, tag=True):
     sampling: SamplingParams
     arrived: float | None = None
     """Reading of this machine's monotonic clock when the client sent it; None: its times are not measured."""
+    name: str = ""
+    """What log lines call it, on every stage."""
 
 
 class AbortSequences(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -23,11 +23,12 @@ class Sequence:
         max_tokens: longest that it may become, prompt included.
         digests: of the prompt's full blocks; extended as tokens become known.
         arrived: clock reading when the client sent it; None: its times are not measured.
+        name: what log lines call its request.
     """
 
     __slots__ = (
         "admitted_at", "arrived", "blocks", "choice", "digests", "eos_token_ids", "finish_reason", "forget_step",
-        "is_on_stages", "is_running", "last_step", "max_tokens", "num_cached_tokens", "num_planned",
+        "is_on_stages", "is_running", "last_step", "max_tokens", "name", "num_cached_tokens", "num_planned",
         "num_prompt_tokens", "num_registered", "pending", "prompt_logprobs", "request_id", "sample_step", "sampling",
         "seq", "slot", "stop_token_ids", "token_ids",
     )  # fmt: skip
@@ -43,6 +44,7 @@ class Sequence:
         max_tokens: int,
         digests: list[bytes],
         arrived: float | None = None,
+        name: str = "",
     ) -> None:
         self.seq = seq
         self.request_id = request_id
@@ -55,6 +57,7 @@ class Sequence:
         self.max_tokens = max_tokens
         self.digests = digests
         self.arrived = arrived
+        self.name = name
         self.admitted_at: float | None = None
         """Clock reading of the first plan that has it."""
         self.num_registered = 0

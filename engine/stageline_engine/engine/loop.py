@@ -6,12 +6,14 @@ outputs  ◀── scheduler ◀── result ◀── executor ◀──┘
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from stageline_engine.core.errors import InvalidInputError, OverloadedError, StageFailedError
+from stageline_engine.core.logs import REQUEST_ID
 from stageline_engine.core.messages import (
     AbortSequences,
     AddRequest,
@@ -25,11 +27,13 @@ from stageline_engine.core.messages import (
     StepResult,
 )
 from stageline_engine.core.request import SamplingParams, validate_prompt, validate_sampling
+from stageline_engine.core.step_log import StepLog
 from stageline_engine.engine.stats import StatsBook
 from stageline_engine.executor.base import Executor
 from stageline_engine.scheduler.scheduler import Scheduler
 from stageline_engine.scheduler.types import PROBE_PREFIX
 
+_log = logging.getLogger(__name__)
 PROBE_AFTER_SECONDS = 2.0
 """Idle time after which a heartbeat token is sent through all stages (readiness asks for one in 5 s)."""
 
@@ -64,6 +68,7 @@ class EngineLoop:
         self._vocab_size = vocab_size
         self._draining = False
         self._num_probes = 0
+        self._steps = StepLog(_log, "planned")
 
     @property
     def draining(self) -> bool:
@@ -103,6 +108,7 @@ class EngineLoop:
                 self._executor.admit(admission)
             self._executor.submit(step.plan)
             self._stats.saw_plan(step.plan)
+            self._steps.note(step.plan)
         self._stats.saw_work(not self._scheduler.is_idle, now)
         return worked
 
@@ -140,6 +146,7 @@ class EngineLoop:
             validate_prompt(request.prompt_token_ids, self._vocab_size)
             validate_sampling(sampling, self._vocab_size)
             self._scheduler.add(msgspec.structs.replace(request, sampling=sampling), self._eos_token_ids)
+            _log.debug("queued %d prompt tokens", len(request.prompt_token_ids), extra={REQUEST_ID: request.name})
         except OverloadedError as error:
             self._emit(Rejected(request.request_id, str(error), error.retry_after))
         except InvalidInputError as error:
@@ -149,7 +156,8 @@ class EngineLoop:
         self._num_probes += 1
         # A request for prompt logprobs is not looked up in the prefix cache, so probes do not count as its queries.
         greedy = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True, seed=0, prompt_logprobs=0)
-        self._scheduler.add(AddRequest(f"{PROBE_PREFIX}{self._num_probes}", [0], greedy), ())
+        name = f"{PROBE_PREFIX}{self._num_probes}"
+        self._scheduler.add(AddRequest(name, [0], greedy, name=name), ())
 
     def _publish(self, outputs: Sequence[SequenceOutput]) -> None:
         visible = [output for output in outputs if not output.request_id.startswith(PROBE_PREFIX)]

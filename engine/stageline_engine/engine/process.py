@@ -213,7 +213,7 @@ def main(read_setup: Callable[[], CoreSetup] = _read_setup) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup = read_setup()
-    set_up_logging(setup.config.log_level)
+    set_up_logging(setup.config.log_level, setup.config.log_format, "engine-core", epoch=EPOCH)
     return CoreProcess(setup).run()
 
 

@@ -24,6 +24,7 @@ from stageline_engine.comm.key_file import KEY_FILE, read_keys
 from stageline_engine.core.config import ControlConfig
 from stageline_engine.core.deployment import RankSettings
 from stageline_engine.core.errors import ConfigurationError, EngineFailedError, EngineStartError, StageFailedError
+from stageline_engine.core.logs import JSON, current_format
 from stageline_engine.executor.hosting import Trouble
 from stageline_engine.executor.nodes import NodesExecutor
 from stageline_engine.executor.remote_nodes import RemoteNodes
@@ -186,6 +187,7 @@ class _OthersRay:
         self._address = ray_address
         self._progress = progress
         host = f"[{control.address}]" if ":" in control.address else control.address
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
         self._actors = StageActors(
             Place(
                 address=ray_address,
@@ -197,7 +199,10 @@ class _OthersRay:
                         arguments=[
                             *("-m", "stageline_engine", "node", f"--head={host}:{control.control_port}"),
                             *(f"--stage={stage.spec.stage}", f"--tp={stage.spec.tp}", "--status-port=0"),
+                            *(f"--log-level={level}", f"--log-format={JSON}"),
                         ],
+                        log_level=level,
+                        log_format=current_format(),
                         keys={KEY_FILE: z85.decode(keys.secret)},
                     )
                     for stage in settings

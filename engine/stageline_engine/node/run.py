@@ -32,6 +32,7 @@ from stageline_engine.comm.node_commands import (
     RunStage,
 )
 from stageline_engine.core.errors import ConfigurationError, PeerError
+from stageline_engine.core.logs import set_fields
 from stageline_engine.node.head_link import HeadLink
 from stageline_engine.node.options import NodeOptions
 from stageline_engine.node.probes import Probes
@@ -158,6 +159,7 @@ class Node:
             self._begin(command)
         elif isinstance(command, EpochBegan):
             self._epoch = command.epoch
+            set_fields(epoch=command.epoch)
             # Whoever reads the line finds the probe to say the same.
             self._probes.moved(self._why_not_ready())
             self._print(f"stage {self._options.stage} is a member of epoch {command.epoch}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from stageline_engine.core.logs import TEXT
+
 MAX_DATAGRAM = 128 * 1024
 """Bytes of one message between the engine core and its driver."""
 
@@ -28,6 +30,9 @@ class NodeOrder(msgspec.Struct, frozen=True):
     """Of the machine's Python, for `stageline node`. ``--keys=FOLDER`` is added when there are keys."""
     keys: dict[str, bytes]
     """Content of the files in the folder of keys, by name."""
+    log_level: str = "info"
+    log_format: str = TEXT
+    """How the actor writes what the node logs; the node itself writes JSON, which the actor reads."""
 
 
 class Place(msgspec.Struct, frozen=True):

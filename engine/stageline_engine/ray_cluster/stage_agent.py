@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import ray
 
+from stageline_engine.core.logs import set_up_logging
 from stageline_engine.ray_cluster.messages import ActorHome, NodeEnded, NodeOrder
 from stageline_engine.ray_cluster.node_socket import wait_for_end
 from stageline_engine.ray_cluster.processes import CLOSE_SECONDS, Supervised
@@ -36,7 +37,9 @@ class StageAgent:
     def __init__(self, order: bytes) -> None:
         self._child: _OwnNode | None = None
         if order:
-            self._child = _OwnNode(msgspec.msgpack.decode(order, type=NodeOrder))
+            decoded = msgspec.msgpack.decode(order, type=NodeOrder)
+            set_up_logging(decoded.log_level, decoded.log_format, "ray-actor")
+            self._child = _OwnNode(decoded)
             self._path = self._child.socket_path
         else:
             self._path = os.environ[NODE_SOCKET_VARIABLE]

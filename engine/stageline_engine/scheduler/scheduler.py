@@ -106,6 +106,7 @@ class Scheduler:
                     longest,
                     list(digests),
                     request.arrived,
+                    request.name,
                 )
             )
             self._next_seq += 1
@@ -140,8 +141,10 @@ class Scheduler:
         if batch is None:
             return None
         self._step = step
+        names: list[tuple[int, str]] = []
         for admission in batch.admissions:
             sequence = self._state.live[admission.seq]
+            names.append((sequence.seq, sequence.name))
             if sequence.admitted_at is None:
                 sequence.admitted_at = now
         self._record(batch, now)
@@ -153,6 +156,7 @@ class Scheduler:
             new_blocks=batch.new_blocks,
             finished=self._state.take_to_forget(step),
             feedback_step=batch.feedback_step,
+            names=names,
         )
         return ScheduledStep(batch.admissions, plan)
 

@@ -31,7 +31,7 @@ class Answer(ABC):
     async def respond(self, request: Request, *, stream: bool) -> Response:
         """The HTTP response; the work ends when the client leaves."""
         if stream:
-            return EventStream(self._context, request.scope["state"]["request_id"], self.events())
+            return EventStream(self._context, self._job.request_id, self.events())
         whole = await while_connected(request, self.whole())
         return Response(replies.encode(whole), media_type="application/json")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -30,7 +29,7 @@ async def chat_completions(context: ServerContext, request: Request) -> Response
     sampling = wanted.to_sampling(context.tokenizer.vocab_size)
     prompt = await chat_prompt(context, wanted)
     context.check_room(prompt, sampling.max_tokens, "messages")
-    job = Job(request_id=f"chatcmpl-{uuid.uuid4().hex}", arrived=arrived, prompts=[prompt], sampling=sampling)
+    job = Job.of(request, "chatcmpl", arrived, [prompt], sampling)
     return await _Answer(context, wanted, job).respond(request, stream=bool(wanted.stream))
 
 
@@ -46,7 +45,7 @@ class _Answer(Answer):
         """All at once."""
         deltas = await self._by_choice()
         reply = replies.ChatCompletion(
-            id=self._job.request_id,
+            id=self._job.reply_id,
             created=self._created,
             model=self._model,
             choices=[self._choice(one) for one in deltas],
@@ -104,7 +103,7 @@ class _Answer(Answer):
 
     def _chunk(self, choice: replies.ChatChunkChoice | None) -> replies.ChatChunk:
         chunk = replies.ChatChunk(
-            id=self._job.request_id,
+            id=self._job.reply_id,
             created=self._created,
             model=self._model,
             choices=[] if choice is None else [choice],

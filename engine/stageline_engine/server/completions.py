@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -33,7 +32,7 @@ async def completions(context: ServerContext, request: Request) -> Response:
     prompts = await _prompts(context, wanted)
     for prompt in prompts:
         context.check_room(prompt, sampling.max_tokens, "prompt")
-    job = Job(request_id=f"cmpl-{uuid.uuid4().hex}", arrived=arrived, prompts=prompts, sampling=sampling)
+    job = Job.of(request, "cmpl", arrived, prompts, sampling)
     return await _Answer(context, wanted, job).respond(request, stream=bool(wanted.stream))
 
 
@@ -132,7 +131,7 @@ class _Answer(Answer):
         )
 
     def _reply(self, choices: list[replies.CompletionChoice]) -> replies.Completion:
-        return replies.Completion(id=self._job.request_id, created=self._created, model=self._model, choices=choices)
+        return replies.Completion(id=self._job.reply_id, created=self._created, model=self._model, choices=choices)
 
     def _chunk(self, choices: list[replies.CompletionChoice]) -> replies.Completion:
         chunk = self._reply(choices)

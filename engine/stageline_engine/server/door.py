@@ -9,19 +9,21 @@ import hashlib
 import hmac
 import logging
 import re
+import time
 import uuid
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stageline_engine.server import limits
+from stageline_engine.core.logs import REQUEST_ID
+from stageline_engine.server import access_log, limits
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.errors import ApiError, draining_error, engine_failed, from_exception, overloaded
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID = "X-Request-Id"
+REQUEST_ID_HEADER = "X-Request-Id"
 CLIENT_LEFT = 499
 """Status that is counted, never sent, when the client left before its answer."""
 _USABLE_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{limits.MAX_REQUEST_ID_CHARACTERS}}}")
@@ -74,10 +76,11 @@ class Door:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = headers.get(REQUEST_ID, "")
+        request_id = headers.get(REQUEST_ID_HEADER, "")
         if not _USABLE_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        began = time.monotonic()
         status = CLIENT_LEFT
         started = False
 
@@ -85,7 +88,7 @@ class Door:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         try:
@@ -100,13 +103,14 @@ class Door:
         except Exception as error:
             answer = from_exception(error)
             if answer.status == 500:
-                log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+                log.exception("%s %s failed", scope["method"], scope["path"], extra={REQUEST_ID: request_id})
             if started:
                 # A half-sent answer cannot be mended; the server cuts the connection so that the client notices.
                 raise
             await answer.response()(scope, receive, send_marked)
         finally:
             self._context.metrics.http_request(*self._labels(scope), status)
+            access_log.note(scope, request_id, status, time.monotonic() - began)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         if not self._keys.admits(headers.get("authorization")):

@@ -13,6 +13,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from stageline_engine.core.logs import REQUEST_ID
 from stageline_engine.server import replies
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.door import ClientLeftError
@@ -71,7 +72,7 @@ class EventStream(Response):
         except Exception as error:
             answer = from_exception(error, draining=self._context.is_draining)
             if answer.status == 500:
-                log.exception("request %s failed in its stream", self._request_id)
+                log.exception("a request failed in its stream", extra={REQUEST_ID: self._request_id})
             if not self._started:
                 await answer.response()(scope, receive, send)
                 return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 import msgspec
+from fastapi import Request
 
 from stageline_engine.core.messages import SequenceOutput, TokenLogprobs
 from stageline_engine.core.request import SamplingParams
@@ -21,12 +23,34 @@ Item = TypeVar("Item")
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The prompts of one request."""
 
+    reply_id: str
+    """As OpenAI's clients see it."""
     request_id: str
+    """The client's, or one that was given to it; others may have the same."""
+    engine_id: str
     """Unique within the engine's life."""
     arrived: float
     """``time.monotonic()`` when the request came."""
     prompts: list[list[int]]
     sampling: SamplingParams
+
+    @classmethod
+    def of(cls, request: Request, kind: str, arrived: float, prompts: list[list[int]], sampling: SamplingParams) -> Job:
+        """That of ``request``; ``kind`` is what OpenAI's ids of such answers begin with."""
+        request_id = request_id_of(request)
+        return cls(
+            reply_id=f"{kind}-{request_id}",
+            request_id=request_id,
+            engine_id=uuid.uuid4().hex,
+            arrived=arrived,
+            prompts=prompts,
+            sampling=sampling,
+        )
+
+
+def request_id_of(request: Request) -> str:
+    """What the door has given to a request, or let in."""
+    return str(request.scope["state"]["request_id"])
 
 
 class Delta(msgspec.Struct, kw_only=True):
@@ -51,10 +75,10 @@ async def generate(context: ServerContext, job: Job) -> AsyncGenerator[Delta, No
 
 
 async def _generate_one(context: ServerContext, job: Job, prompt: int) -> AsyncGenerator[Delta, None]:
-    request_id = f"{job.request_id}-{prompt}"
+    request_id = f"{job.engine_id}-{prompt}"
     choices = [_Choice(context, job.sampling) for _ in range(job.sampling.n)]
     num_running = len(choices)
-    outputs = context.engine.generate(request_id, job.prompts[prompt], job.sampling)
+    outputs = context.engine.generate(request_id, job.prompts[prompt], job.sampling, name=job.request_id)
     is_first = True
     try:
         async with aclosing(outputs):

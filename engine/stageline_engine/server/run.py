@@ -62,6 +62,8 @@ class ApiServer:
                 http="httptools",
                 ws="none",
                 lifespan="on",
+                # Its lines go where ours go.
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -57,6 +57,7 @@ def status_port(head: Head, listener: socket.socket) -> Iterator[None]:
             http="httptools",
             ws="none",
             lifespan="off",
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,

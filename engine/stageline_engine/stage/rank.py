@@ -33,7 +33,7 @@ from stageline_engine.comm.commands import (
 from stageline_engine.comm.curve import KeyedContext
 from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.core.errors import InvalidInputError, LinkFailedError
-from stageline_engine.core.logs import set_up_logging
+from stageline_engine.core.logs import JSON, set_fields, set_up_logging
 from stageline_engine.models.tensor_group import SoloGroup
 from stageline_engine.stage.rank_inbox import EpochEnded, Inbox, SetUpCommand
 from stageline_engine.stage.rank_joints import Joints
@@ -45,7 +45,8 @@ _log = logging.getLogger(__name__)
 
 def run_rank(boot: RankBoot) -> int:
     """Be the rank of ``boot``; returns only by an exception. Whoever made the process ends it."""
-    set_up_logging(boot.log_level)
+    # The agent reads it, and formats it for all.
+    set_up_logging(boot.log_level, JSON, "rank", stage=boot.stage, rank=boot.rank)
     faulthandler.enable()
     nccl.prepare_process()
     context = KeyedContext(boot.keys)
@@ -92,6 +93,7 @@ class RankProcess:
     def _init(self, command: InitRank) -> None:
         self._abandon()
         self._inbox.begin_epoch(command.epoch)
+        set_fields(epoch=command.epoch)
         kept = self._runner is not None and self._runner.settings == command.settings
         if not kept:
             self._load(command)

@@ -8,16 +8,20 @@ known, not when it is run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 
 from stageline_engine.comm.channel import RankChannel
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
+from stageline_engine.core.step_log import StepLog
 from stageline_engine.stage.rank_clock import StepClock
 from stageline_engine.stage.rank_inbox import Inbox
 from stageline_engine.stage.rank_joints import Joints
 from stageline_engine.stage.runner import StageRunner
+
+_log = logging.getLogger(__name__)
 
 
 class StepLoop:
@@ -31,6 +35,7 @@ class StepLoop:
         self._joints = joints
         self._channel = channel
         self._clock = StepClock()
+        self._log = StepLog(_log, "runs")
         inbox.on_plan = self._expect
 
     def run(self) -> None:
@@ -59,6 +64,7 @@ class StepLoop:
         self._wait("wait_feedback", lambda: self._has_feedback(plan))
         self._runner.apply(plan)
         hidden_TH = self._receive()
+        self._log.note(plan)
         with self._clock.span("busy"):
             sent_TH, result = self._runner.run(plan, hidden_TH)
         self._joints.check()
