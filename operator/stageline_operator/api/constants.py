@@ -57,7 +57,8 @@ ANNOTATION_PDB_POLICY: Final = f"{GROUP}/voluntary-disruptions"
 PORT_API: Final = 8000
 """Head: the OpenAI API and ``/metrics``."""
 PORT_STATUS: Final = 8080
-"""Head: ``/state``, ``/ready`` and ``/live``; stage: ``/ready`` and ``/live``. Reached by kubelets and the operator."""
+"""Head: ``/state``, ``/ready`` and ``/live``; stage: ``/ready``, ``/live`` and ``/metrics``. Reached by kubelets, the
+operator and Prometheus."""
 PORT_CONTROL: Final = 7400
 """Head: the control channel (ZeroMQ with CURVE keys) that stages join."""
 PORT_NAME_API: Final = "api"
@@ -78,6 +79,10 @@ PATH_METRICS: Final = "/metrics"
 OPERATOR_POD_LABELS: Final = {"app.kubernetes.io/name": "stageline-operator"}
 """Labels of the operator's own pods, in any namespace: NetworkPolicies let them reach PORT_STATUS. The chart sets
 them."""
+
+PROMETHEUS_POD_LABELS: Final = {"app.kubernetes.io/name": "prometheus"}
+"""Labels of the pods of Prometheus, in any namespace, as its operator and the usual charts make them: NetworkPolicies
+let them reach PORT_STATUS."""
 
 CONTAINER_ENGINE: Final = "engine"
 """Name of the only container of head and stage pods that the operator makes."""

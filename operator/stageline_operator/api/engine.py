@@ -51,7 +51,7 @@ class Engine(ApiModel):
     drain_timeout: Annotated[int, Field(ge=0, le=3600)] = 30
     """Seconds that running requests may take when a replica is drained. The pods' grace period follows from it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lines of the engine's logs below it are not written. `debug` shows those of the tensor-parallel ranks too."""
+    """Lines of the logs of head and stages below it are not written. `debug` shows which requests each step has."""
 
     rules = (
         Rule(

@@ -11,12 +11,15 @@ from stageline_operator.plan.spec import Owner
 
 def network_policy(plan: RevisionPlan, owner: Owner, replica: int, gang: str) -> Body:
     """Pods of the replica reach each other on every port, since gloo and NCCL choose theirs; everybody reaches the API
-    port, which only heads listen on; the operator reaches the status port. Probes come from the node and are always
-    let in."""
+    port, which only heads listen on; the operator and Prometheus reach the status port. Probes come from the node and
+    are always let in."""
     everything_of_us = {"from": [{"podSelector": {"matchLabels": select_replica(owner, replica)}}]}
     clients = {"ports": [{"protocol": "TCP", "port": c.PORT_API}]}
-    operator = {
-        "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": dict(c.OPERATOR_POD_LABELS)}}],
+    readers = {
+        "from": [
+            {"namespaceSelector": {}, "podSelector": {"matchLabels": dict(labels)}}
+            for labels in (c.OPERATOR_POD_LABELS, c.PROMETHEUS_POD_LABELS)
+        ],
         "ports": [{"protocol": "TCP", "port": c.PORT_STATUS}],
     }
     return {
@@ -26,6 +29,6 @@ def network_policy(plan: RevisionPlan, owner: Owner, replica: int, gang: str) ->
         "spec": {
             "podSelector": {"matchLabels": select_replica(owner, replica)},
             "policyTypes": ["Ingress"],
-            "ingress": [everything_of_us, clients, operator],
+            "ingress": [everything_of_us, clients, readers],
         },
     }

@@ -26,6 +26,9 @@ START_PROBES: Final = 150
 """Failed start probes, one every 2 s, until the kubelet restarts a container: for imports from a cold disk. What comes
 after, loading weights, is no part of being alive."""
 
+LOG_FORMAT: Final = "json"
+"""What collects the logs of pods is a machine."""
+
 
 def head_pod(plan: RevisionPlan, owner: Owner, replica: int, incarnation: int, epoch: int, gang: Gang) -> Body:
     """The pod of a replica's head: API server and engine core."""
@@ -93,6 +96,7 @@ def head_arguments(plan: RevisionPlan) -> list[str]:
         f"--status-port={c.PORT_STATUS}",
         f"--control-port={c.PORT_CONTROL}",
         f"--keys={KEYS_FOLDER}",
+        f"--log-format={LOG_FORMAT}",
     ]
 
 
@@ -107,6 +111,8 @@ def stage_arguments(plan: RevisionPlan, owner: Owner, replica: int, stage: int) 
         f"--tp={plan.stages[stage].tensor_parallel}",
         f"--status-port={c.PORT_STATUS}",
         f"--keys={KEYS_FOLDER}",
+        f"--log-level={plan.log_level}",
+        f"--log-format={LOG_FORMAT}",
     ]
 
 

@@ -69,6 +69,7 @@ def build_revision(wanted: InferenceDeploymentSpec) -> RevisionPlan:
         image_pull_policy=wanted.image_pull_policy,
         image_pull_secrets=tuple(secret.name for secret in template.image_pull_secrets),
         engine_arguments=engine_arguments(wanted),
+        log_level=wanted.engine.log_level,
         head=merge(template, wanted.head),
         stages=tuple(
             StagePlan(

@@ -41,6 +41,7 @@ class RevisionPlan:
         revision: 10 characters that tell it from others; a label's value.
         content: what is hashed, and kept in the ControllerRevision; see plan.revision.
         engine_arguments: flags of ``stageline serve`` for the head, from model, pipeline and engine.
+        log_level: of the stages; the head has it among its flags.
         head: podTemplate and head joined.
         grace_head, grace_stage: ``terminationGracePeriodSeconds``; a stage's is longer, so that it serves to the end.
     """
@@ -53,6 +54,7 @@ class RevisionPlan:
     image_pull_policy: str
     image_pull_secrets: tuple[str, ...]
     engine_arguments: tuple[str, ...]
+    log_level: str
     head: PodSettings
     stages: tuple[StagePlan, ...]
     labels: dict[str, str]
