@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stageline_engine.engine.stage_times import LATELY_SECONDS
+from stageline_engine.node import metrics as node_metrics
 from stageline_engine.server.metric_names import markdown_table
 
 ROWS = (
@@ -34,11 +35,12 @@ TEXT = f"""\
 `GET /metrics` on the API server, in Prometheus' text format. With `--metrics-compat vllm` the metrics that vLLM has too
 are also exported under its names, with the same values, so that dashboards and gateway schedulers made for it work.
 
-Every metric has the label `model_name`. `path` is a route (`other` for unknown ones) and `code` a status, 499 for a
+Every metric has the label `model_name`. Stages on other machines have more to tell: see [the metrics of a
+node](#the-metrics-of-a-node). `path` is a route (`other` for unknown ones) and `code` a status, 499 for a
 client that left before its answer. Histograms have the series `_bucket`, `_sum` and `_count`.
 
-This page is made from `engine/stageline_engine/server/metric_names.py` by `make generate`; a test keeps it, and a real
-scrape, equal to that.
+This page is made from `server/metric_names.py` and `node/metrics.py` in `engine/stageline_engine` by `make generate`;
+tests keep it, and real scrapes, equal to them.
 
 ## Where a stage's time goes
 
@@ -65,6 +67,22 @@ largest load is the slowest, and holds the others up by as much as that is above
 
 <!-- table -->
 """
+NODE_TEXT = """
+## The metrics of a node
+
+`GET /metrics` on the status port of `stageline node`, that is of every stage's pod. They are each rank's own account of
+itself, read from the rank and not from the head, so they are there while the head is not. No name is one of the head's:
+
+| to know | take | because |
+|---|---|---|
+| where time goes, which stage is the slowest | the head's `stage_…` | idling is told from waiting; times add up |
+| what one rank does, its memory, its loading | a node's `rank_…` | the head knows the times of rank 0 only |
+
+`stageline_stage_busy_seconds_total` and `stageline_rank_busy_seconds_total{rank="0"}` count the same time: do not add
+them. A rank does not know whether there is work anywhere, so `rank_wait_seconds_total{cause="schedule"}` has its idle
+time too. Counters begin anew with the process of a rank. Values are at most half a second old.
+
+"""
 
 if __name__ == "__main__":
-    print(TEXT + markdown_table(), end="")
+    print(TEXT + markdown_table() + NODE_TEXT + node_metrics.markdown_table(), end="")

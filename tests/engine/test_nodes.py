@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from stageline_engine.comm.key_file import KEY_FILE
 from stageline_engine.core.errors import StageFailedError
+from stageline_engine.node import metrics as node_metrics
 from stageline_engine.sources.integrity import read_header
 from support.executor_driver import tokens_of_one_process
 from support.hub_server import COMMIT, running_hub
-from support.nodes import STATUS_PORT, Head, Nodes, make_keys, probe, pump, remote_settings, wait_all_dead
+from support.namespaces import Machine
+from support.nodes import (
+    PATIENCE_SECONDS,
+    STATUS_PORT,
+    Head,
+    Nodes,
+    make_keys,
+    probe,
+    pump,
+    remote_settings,
+    wait_all_dead,
+)
 from support.tiny_models import LAYERS, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
@@ -28,6 +42,45 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> list[list[int]]:
     return tokens_of_one_process(folder, PROMPTS, MAX_TOKENS)
+
+
+def check_metrics(machine: Machine, stage: int, ranks: int) -> None:
+    """A scrape of a node whose ranks have run steps has what is documented, and nothing else."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        status, text = probe(machine, "/metrics")
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        seen: dict[str, list[tuple[dict[str, str], float]]] = {}
+        for family in families.values():
+            for sample in family.samples:
+                seen.setdefault(sample.name, []).append((sample.labels, sample.value))
+        if all(value > 0 for _, value in seen["stageline_rank_steps_total"]):
+            break
+        assert time.monotonic() < deadline, text
+    assert status == 200
+    assert {(family.name, family.type, family.documentation) for family in families.values()} == {
+        (metric.full_name.removesuffix("_total"), metric.kind, metric.help) for metric in node_metrics.ALL
+    }
+    for metric in node_metrics.ALL:
+        samples = seen[metric.full_name]
+        assert all(set(labels) == {"stage", *metric.labels} for labels, _ in samples)
+        assert {labels["stage"] for labels, _ in samples} == {str(stage)}
+        if "rank" in metric.labels:
+            assert {labels["rank"] for labels, _ in samples} == {str(rank) for rank in range(ranks)}
+    for name in ("node_ready", "node_head_heard", "node_epoch"):
+        assert [value for _, value in seen[f"stageline_{name}"]] == [1]
+    counted = (
+        "busy_seconds_total",
+        "resident_bytes",
+        "weight_bytes",
+        "kv_cache_bytes",
+        "load_seconds",
+        "step_rows_total",
+    )
+    for name in counted:
+        assert all(value > 0 for _, value in seen[f"stageline_rank_{name}"]), name
+    # Each rank of the next stage gets the whole of the activations, from one rank of this stage.
+    assert sum(value for _, value in seen["stageline_rank_boundary_bytes_total"]) > 0
 
 
 @pytest.mark.parametrize("tp", [(1, 1), (2, 1)], ids=["tp1-tp1", "tp2-tp1"])
@@ -55,6 +108,7 @@ def test_nodes_give_the_tokens_of_one_process(
         assert all(resident > 0 for resident in head.executor.resident_bytes())
         early.wait_line("stage 0 is a member of epoch 1")
         assert probe(machine, "/ready") == (200, "ok")
+        check_metrics(machine, 0, ranks=tp[0])
         assert [state for _, state in head.states_of(0)] == ["absent", "loading", "member"]
         assert head.states_of(1)[-1] == ("pod-1", "member")
         assert head.states[-1].epoch == 1

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
+from stageline_engine.client.base import RequestTag
 from stageline_engine.core.errors import EngineFailedError
 from stageline_engine.core.messages import EngineReady, EngineStats, SequenceOutput, StageStats, TokenLogprobs
 from stageline_engine.core.request import SamplingParams
@@ -89,7 +90,11 @@ class ScriptedEngine:
         return self.reason
 
     async def generate(
-        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        sampling: SamplingParams,
+        tag: RequestTag | None = None,
     ) -> AsyncGenerator[SequenceOutput, None]:
         self.requests.append((request_id, prompt_token_ids, sampling))
         finished: set[int] = set()

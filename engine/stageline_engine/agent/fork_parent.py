@@ -32,6 +32,7 @@ from stageline_engine.agent.protocol import (
     Signal,
 )
 from stageline_engine.comm.commands import RankBoot
+from stageline_engine.comm.rank_counters import RankCounters
 from stageline_engine.core.logs import JSON, set_up_logging
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 class ForkParent:
     """Takes the agent's messages until the agent closes the socket; then kills what is left and returns."""
 
-    def __init__(self, agent: socket.socket, run_rank: Callable[[RankBoot], int]) -> None:
+    def __init__(self, agent: socket.socket, run_rank: Callable[[RankBoot, RankCounters], int]) -> None:
         self._agent = agent
         self._run_rank = run_rank
         self._selector = selectors.DefaultSelector()
@@ -58,7 +59,7 @@ class ForkParent:
                 if key.fileobj is not self._agent:
                     self._collect(key.fd)
                     continue
-                data, descriptors, _, _ = socket.recv_fds(self._agent, MAX_DATAGRAM, 1)
+                data, descriptors, _, _ = socket.recv_fds(self._agent, MAX_DATAGRAM, 2)
                 if not data:
                     self._kill_all()
                     return
@@ -66,22 +67,23 @@ class ForkParent:
 
     def _handle(self, message: AgentMessage, descriptors: list[int]) -> None:
         if isinstance(message, Fork):
-            self._fork(message.boot, descriptors[0])
+            self._fork(message.boot, *descriptors)
         elif isinstance(message, Signal) and message.pid in self._pids.values():
             os.kill(message.pid, message.number)
 
-    def _fork(self, boot: RankBoot, log: int) -> None:
+    def _fork(self, boot: RankBoot, log: int, counters: int) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_rank(boot, log, parent)
+            self._become_rank(boot, log, counters, parent)
         os.close(log)
+        os.close(counters)
         descriptor = os.pidfd_open(pid)
         self._pids[descriptor] = pid
         self._selector.register(descriptor, selectors.EVENT_READ)
         self._tell(Forked(boot.stage, boot.rank, boot.incarnation, pid))
 
-    def _become_rank(self, boot: RankBoot, log: int, parent: int) -> None:
+    def _become_rank(self, boot: RankBoot, log: int, counters: int, parent: int) -> None:
         exit_code = 1
         try:
             die_with_parent(parent)
@@ -93,7 +95,7 @@ class ForkParent:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.close(log)
-            exit_code = self._run_rank(boot)
+            exit_code = self._run_rank(boot, RankCounters(counters))
         except BaseException:
             _log.exception("the rank failed")
         finally:

@@ -36,6 +36,7 @@ from stageline_engine.agent.protocol import (
 )
 from stageline_engine.agent.rank_log import RankLog
 from stageline_engine.comm.commands import LOOPBACK, RankBoot, RankId
+from stageline_engine.comm.rank_counters import RankCounters, RankCounts
 
 _COLLECT_SECONDS = 2.0
 """From the SIGKILL of the ranks until the fork parent itself is killed, and with it whatever it could not collect."""
@@ -55,9 +56,14 @@ class RankDied:
 class _Rank:
     boot: RankBoot
     log: RankLog
+    counters: RankCounters
     pid: int | None = None
     """None until the fork parent has answered, and after the end."""
     has_ended: bool = False
+
+    def close(self) -> None:
+        self.log.close()
+        self.counters.close()
 
 
 class NodeAgent:
@@ -109,10 +115,11 @@ class NodeAgent:
         previous = self._ranks.pop((boot.stage, boot.rank), None)
         if previous is not None:
             assert previous.has_ended, "two processes in one place"
-            self._forget_log(previous)
-        self._ranks[boot.stage, boot.rank] = _Rank(boot, log)
+            self._forget(previous)
+        counters = RankCounters()
+        self._ranks[boot.stage, boot.rank] = _Rank(boot, log, counters)
         self._epoll.register(log, select.EPOLLIN)
-        self._tell(Fork(boot), log.write_end)
+        self._tell(Fork(boot), log.write_end, counters.descriptor)
         log.release_write_end()
 
     def poll(self) -> list[RankDied]:
@@ -129,6 +136,10 @@ class NodeAgent:
         """Process id of a rank; None before it exists and after it ended."""
         rank = self._ranks.get(rank_id)
         return None if rank is None else rank.pid
+
+    def counts(self, rank_id: RankId) -> RankCounts:
+        """What a rank has counted of itself; not after :meth:`close`."""
+        return self._ranks[rank_id].counters.read()
 
     def log_tail(self, rank_id: RankId) -> str:
         """The last lines that a rank wrote."""
@@ -161,7 +172,7 @@ class NodeAgent:
         self._epoll.close()
         self._parent_log.close()
         for rank in self._ranks.values():
-            rank.log.close()
+            rank.close()
 
     def _end_ranks(self) -> None:
         deadline = time.monotonic() + _COLLECT_SECONDS
@@ -177,11 +188,11 @@ class NodeAgent:
             select.select([self._epoll], [], [], left)
             self.poll()
 
-    def _tell(self, message: AgentMessage, descriptor: int | None = None) -> None:
+    def _tell(self, message: AgentMessage, *descriptors: int) -> None:
         # A fork parent that has ended is noticed by poll().
         with suppress(BrokenPipeError, ConnectionResetError):
             data = self._encoder.encode(message)
-            socket.send_fds(self._socket, [data], [] if descriptor is None else [descriptor])
+            socket.send_fds(self._socket, [data], descriptors)
 
     def _hear(self) -> None:
         while True:
@@ -228,10 +239,10 @@ class NodeAgent:
         if not log.read():
             self._epoll.unregister(descriptor)
 
-    def _forget_log(self, rank: _Rank) -> None:
+    def _forget(self, rank: _Rank) -> None:
         with suppress(FileNotFoundError):
             self._epoll.unregister(rank.log)
-        rank.log.close()
+        rank.close()
 
 
 def read_architecture(model_folder: str) -> str:

@@ -1,6 +1,6 @@
 """What a node agent and its fork parent say to each other: JSON datagrams over a socket pair.
 
-agent → fork parent :  Fork (with the descriptor of the rank's log), Signal
+agent → fork parent :  Fork (with two descriptors), Signal
 fork parent → agent :  Preloaded, Forked, Exited
 """
 
@@ -14,7 +14,8 @@ MAX_DATAGRAM = 64 * 1024
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Make a rank; its standard output and error go to the descriptor that comes along."""
+    """Make a rank. Two descriptors come along: its standard output and error go to the first, the second is that of its
+    RankCounters."""
 
     boot: RankBoot
 

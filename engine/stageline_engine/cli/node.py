@@ -25,7 +25,9 @@ def node_command(
     stage: Annotated[int, Parameter(help="Number of the pipeline stage that this machine runs, from 0.")],
     keys: Annotated[Path, Parameter(help="Folder with the file curve.key that head and stages share.")],
     tp: Annotated[int, Parameter(help="Tensor-parallel ranks of the stage, as the head's --tp says.")] = 1,
-    status_port: Annotated[int, Parameter(help="Port for GET /live and GET /ready; 0: the system chooses one.")] = 8080,
+    status_port: Annotated[
+        int, Parameter(help="Port for GET /live, /ready and /metrics; 0: the system chooses one.")
+    ] = 8080,
     address: Annotated[
         str | None,
         Parameter(

@@ -29,6 +29,7 @@ from stageline_engine.core.errors import ConfigurationError
 from stageline_engine.node.options import POD_ADDRESS, address_towards, parse_host
 from stageline_engine.planning.units import parse_bytes
 from stageline_engine.server.settings import ServerSettings, load_api_keys
+from stageline_engine.server.tracing import open_tracer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,14 @@ class ServerOptions:
     metrics_compat: Annotated[
         str | None,
         Parameter(group=flags.SERVER, help="vllm: export the metrics under vLLM's names too; default: only our own."),
+    ] = None
+    otlp_traces_endpoint: Annotated[
+        str | None,
+        Parameter(
+            group=flags.SERVER,
+            help="URL of a collector that gets a trace of each request by OTLP over HTTP, e.g. "
+            "http://127.0.0.1:4318/v1/traces; default: none.",
+        ),
     ] = None
 
 
@@ -196,10 +205,14 @@ def server_settings(options: ServerOptions, served_model_name: str = "") -> Serv
         raise ConfigurationError("--drain-timeout", options.drain_timeout, "give a number of seconds, 0 or more")
     if options.metrics_compat not in (None, "vllm"):
         raise ConfigurationError("--metrics-compat", options.metrics_compat, "give vllm, or leave it out")
+    if options.otlp_traces_endpoint is not None:
+        # Told before the long steps; it sends nothing until there is a trace.
+        open_tracer(options.otlp_traces_endpoint).close()
     return ServerSettings(
         served_model_name=served_model_name,
         api_keys=() if options.api_key_file is None else load_api_keys(options.api_key_file),
         metrics_compat=options.metrics_compat,
+        otlp_traces_endpoint=options.otlp_traces_endpoint,
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from stageline_engine.client.base import RequestTag
 from stageline_engine.client.checks import check_choices, checked_request
 from stageline_engine.client.patience import Patience
 from stageline_engine.client.readiness import why_not_ready
@@ -27,6 +28,7 @@ from stageline_engine.core.errors import (
 )
 from stageline_engine.core.messages import (
     AbortSequences,
+    ChoiceTimes,
     CoreCommand,
     CoreEvent,
     Drain,
@@ -48,6 +50,9 @@ CLOSE_SECONDS = 3.0
 of the promised 5 s is for what comes before and after."""
 LAST_WORDS_MILLISECONDS = 1000
 """So long nothing may come from a core that has ended before it counts as silent."""
+TIMES_SECONDS = 10.0
+"""So long after the end of a request the times of its choices are still passed on. Of some there are none: they were
+never admitted."""
 
 StreamItem = SequenceOutput | Exception
 
@@ -71,6 +76,8 @@ class AsyncEngine:
         self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
         self._core_ids: dict[str, str] = {}
         """Of open requests. The core may still be ending a request that was left when its id is used again."""
+        self._hearers: dict[str, Callable[[ChoiceTimes], None]] = {}
+        """Who hears of the times of a request's choices, by core id."""
         self._numbers = itertools.count(1)
         self._ready: EngineReady | None = None
         self._stats: EngineStats | None = None
@@ -164,8 +171,7 @@ class AsyncEngine:
         request_id: str,
         prompt_token_ids: Iterable[SupportsIndex],
         sampling: SamplingParams,
-        *,
-        name: str | None = None,
+        tag: RequestTag | None = None,
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Outputs of all choices as they come; see :class:`stageline_engine.client.base.EngineClient`."""
         if self._failure is not None:
@@ -181,8 +187,18 @@ class AsyncEngine:
         self._idle.clear()
         unfinished = request.sampling.n
         try:
-            named = request_id if name is None else name
-            self._send(msgspec.structs.replace(request, request_id=core_id, arrived=time.monotonic(), name=named))
+            tag = tag or RequestTag(request_id)
+            if tag.on_times is not None:
+                self._hearers[core_id] = tag.on_times
+            self._send(
+                msgspec.structs.replace(
+                    request,
+                    request_id=core_id,
+                    arrived=time.monotonic(),
+                    name=tag.name,
+                    traced=tag.on_times is not None,
+                )
+            )
             while unfinished:
                 item = await queue.get()
                 if isinstance(item, Exception):
@@ -192,6 +208,8 @@ class AsyncEngine:
                 yield msgspec.structs.replace(item, request_id=request_id)
         finally:
             del self._streams[core_id], self._core_ids[request_id]
+            if core_id in self._hearers:
+                asyncio.get_running_loop().call_later(TIMES_SECONDS, self._hearers.pop, core_id, None)
             if unfinished and self.is_alive:
                 self._send(AbortSequences(core_id))
             if not self._streams:
@@ -274,6 +292,9 @@ class AsyncEngine:
                 self._stats, self._stats_at = event, time.monotonic()
                 if self._ready is not None and not self._started.done():
                     self._started.set_result(None)
+            elif isinstance(event, ChoiceTimes):
+                if (hear := self._hearers.get(event.request_id)) is not None:
+                    hear(event)
             elif isinstance(event, Rejected):
                 self._reject(event)
             elif isinstance(event, EngineReady):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
-from stageline_engine.core.messages import EngineReady, EngineStats, SequenceOutput
+import msgspec
+
+from stageline_engine.core.messages import ChoiceTimes, EngineReady, EngineStats, SequenceOutput
 from stageline_engine.core.request import SamplingParams
+
+
+class RequestTag(msgspec.Struct, frozen=True):
+    """What follows a request through the engine, and has no effect on its tokens."""
+
+    name: str
+    """What log lines call it; several requests may have the same."""
+    on_times: Callable[[ChoiceTimes], None] | None = None
+    """Called once for each choice, some time after its last output; None: nobody is interested."""
 
 
 class EngineClient(Protocol):
@@ -28,14 +39,14 @@ class EngineClient(Protocol):
         """None when a token went through all stages within the last 5 s and no step is overdue, else why not."""
 
     def generate(
-        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams, *, name: str | None = None
+        self, request_id: str, prompt_token_ids: list[int], sampling: SamplingParams, tag: RequestTag | None = None
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Outputs of all ``sampling.n`` choices as they come; ends when the last choice has finished.
 
         Leaving the iterator early (``aclose``, cancellation) aborts what still runs.
 
         Args:
-            name: what the engine's log lines call the request; default: ``request_id``. Several may have the same.
+            tag: what the engine's log lines call it, default ``request_id``; and who hears of its choices' times.
 
         Raises:
             InvalidRequestError: a token id or a value has a wrong type or is out of range, or the prompt does not fit

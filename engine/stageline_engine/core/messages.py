@@ -149,6 +149,8 @@ class AddRequest(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Reading of this machine's monotonic clock when the client sent it; None: its times are not measured."""
     name: str = ""
     """What log lines call it, on every stage."""
+    traced: bool = False
+    """Tell a ChoiceTimes of each of its choices."""
 
 
 class AbortSequences(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -192,6 +194,23 @@ class Outputs(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Tokens of one step."""
 
     sequences: list[SequenceOutput]
+
+
+class PhaseTimes(msgspec.Struct, frozen=True, array_like=True):
+    """The steps that a choice took part in while it had no token yet, or while it had."""
+
+    steps: int
+    busy: list[float]
+    """Seconds by stage, of whole steps: what other choices had of them is counted too."""
+
+
+class ChoiceTimes(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What a traced choice's steps cost the stages; comes some time after its last output."""
+
+    request_id: str
+    choice: int
+    prefill: PhaseTimes
+    decode: PhaseTimes
 
 
 class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -330,4 +349,4 @@ class EngineFailed(msgspec.Struct, frozen=True, array_like=True, kw_only=True, t
 
 
 CoreCommand = AddRequest | AbortSequences | Drain | Shutdown
-CoreEvent = Outputs | Rejected | EngineStats | EngineReady | EngineProgress | EngineFailed | PipelineState
+CoreEvent = Outputs | ChoiceTimes | Rejected | EngineStats | EngineReady | EngineProgress | EngineFailed | PipelineState

@@ -24,13 +24,14 @@ class Sequence:
         digests: of the prompt's full blocks; extended as tokens become known.
         arrived: clock reading when the client sent it; None: its times are not measured.
         name: what log lines call its request.
+        traced: whether the times of its steps are told.
     """
 
     __slots__ = (
         "admitted_at", "arrived", "blocks", "choice", "digests", "eos_token_ids", "finish_reason", "forget_step",
         "is_on_stages", "is_running", "last_step", "max_tokens", "name", "num_cached_tokens", "num_planned",
         "num_prompt_tokens", "num_registered", "pending", "prompt_logprobs", "request_id", "sample_step", "sampling",
-        "seq", "slot", "stop_token_ids", "token_ids",
+        "seq", "slot", "stop_token_ids", "token_ids", "traced",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,7 @@ class Sequence:
         digests: list[bytes],
         arrived: float | None = None,
         name: str = "",
+        traced: bool = False,
     ) -> None:
         self.seq = seq
         self.request_id = request_id
@@ -58,6 +60,7 @@ class Sequence:
         self.digests = digests
         self.arrived = arrived
         self.name = name
+        self.traced = traced
         self.admitted_at: float | None = None
         """Clock reading of the first plan that has it."""
         self.num_registered = 0

@@ -29,6 +29,7 @@ from stageline_engine.core.messages import (
 from stageline_engine.core.request import SamplingParams, validate_prompt, validate_sampling
 from stageline_engine.core.step_log import StepLog
 from stageline_engine.engine.stats import StatsBook
+from stageline_engine.engine.traced_steps import TracedSteps
 from stageline_engine.executor.base import Executor
 from stageline_engine.scheduler.scheduler import Scheduler
 from stageline_engine.scheduler.types import PROBE_PREFIX
@@ -69,6 +70,7 @@ class EngineLoop:
         self._draining = False
         self._num_probes = 0
         self._steps = StepLog(_log, "planned")
+        self._traced = TracedSteps(stats.num_stages, emit)
 
     @property
     def draining(self) -> bool:
@@ -100,6 +102,7 @@ class EngineLoop:
             elif isinstance(event, StepReport):
                 self._stats.saw_report(event, now)
                 self._scheduler.observe(event)
+                self._traced.saw_report(event)
             else:
                 raise event
         while (step := self._scheduler.plan(now)) is not None:
@@ -109,6 +112,9 @@ class EngineLoop:
             self._executor.submit(step.plan)
             self._stats.saw_plan(step.plan)
             self._steps.note(step.plan)
+            for sequence in step.admitted:
+                self._traced.begin(sequence)
+            self._traced.saw_plan(step.plan)
         self._stats.saw_work(not self._scheduler.is_idle, now)
         return worked
 
@@ -163,3 +169,4 @@ class EngineLoop:
         visible = [output for output in outputs if not output.request_id.startswith(PROBE_PREFIX)]
         if visible:
             self._emit(Outputs(visible))
+            self._traced.saw_outputs(visible)

@@ -17,6 +17,7 @@ class StatsBook:
     """Sums since the engine was ready, at ``now``."""
 
     def __init__(self, num_stages: int, now: float) -> None:
+        self.num_stages = num_stages
         self._times = StageTimes(num_stages, now)
         self._lately = Lately()
         self._began_at = now

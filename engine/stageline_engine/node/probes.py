@@ -1,4 +1,4 @@
-"""`GET /live` and `GET /ready` of a node, from a thread of its own; the node's loop tells it what to say."""
+"""`GET /live`, `/ready` and `/metrics` of a node, from a thread of its own; the node's loop tells it what to say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.node.metrics import NodeState, exposition
 
 LIVE_SECONDS = 10.0
 """A loop that has not moved for so long is stuck. It moves every second at least; ending ranks takes it 2 s."""
@@ -23,12 +26,14 @@ class Probes:
         ConfigurationError: the port cannot be used.
     """
 
-    def __init__(self, address: str, port: int) -> None:
+    def __init__(self, address: str, port: int, stage: int) -> None:
+        self._state = NodeState(stage, 0, is_ready=False, hears_head=False)
         self._moved_at = time.monotonic()
         self._not_ready = "the head has not been reached yet"
 
         class Handler(_Handler):
             answers = {"/live": self._why_dead, "/ready": self._why_not_ready}  # noqa: RUF012
+            metrics = staticmethod(exposition(lambda: self._state))
 
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -53,6 +58,10 @@ class Probes:
         self._moved_at = time.monotonic()
         self._not_ready = not_ready
 
+    def saw(self, state: NodeState) -> None:
+        """What a scrape shows from now on. A value of its own, so that no thread waits for the other."""
+        self._state = state
+
     def close(self) -> None:
         """Stop listening."""
         self._server.shutdown()
@@ -70,6 +79,7 @@ class Probes:
 class _Handler(BaseHTTPRequestHandler):
     answers: dict[str, Callable[[], str]]
     """By path: why not, "" for yes."""
+    metrics: Callable[[], bytes]
     timeout = _REQUEST_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -77,18 +87,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer 200, 503 with the reason, or 404."""
-        answer = self.answers.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._send(HTTPStatus.OK, CONTENT_TYPE_LATEST, self.metrics())
+            return
+        answer = self.answers.get(path)
         if answer is None:
-            self._say(HTTPStatus.NOT_FOUND, "there are /live and /ready")
+            self._say(HTTPStatus.NOT_FOUND, "there are /live, /ready and /metrics")
         elif reason := answer():
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, reason)
         else:
             self._say(HTTPStatus.OK, "ok")
 
     def _say(self, status: HTTPStatus, text: str) -> None:
-        body = f"{text}\n".encode()
+        self._send(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

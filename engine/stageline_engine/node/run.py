@@ -34,6 +34,7 @@ from stageline_engine.comm.node_commands import (
 from stageline_engine.core.errors import ConfigurationError, PeerError
 from stageline_engine.core.logs import set_fields
 from stageline_engine.node.head_link import HeadLink
+from stageline_engine.node.metrics import NodeState, RankState
 from stageline_engine.node.options import NodeOptions
 from stageline_engine.node.probes import Probes
 from stageline_engine.node.ray_side import RaySide
@@ -147,12 +148,19 @@ class Node:
             self._print("the head has fallen silent: its stage is kept until another head, or the same, is there")
             self._link.begin_anew()
         if self._work is not None:
-            self._link.send(NodeBeat(self._work.resident_bytes()))
+            ranks = self._work.ranks()
+            self._link.send(NodeBeat(sum(rank.resident_bytes for rank in ranks)))
         else:
+            ranks = []
             self._link.send(NodeJoin(options.stage, options.tp, options.pod, options.address))
+        self._show(ranks)
         if not self._link.is_heard and time.monotonic() >= self._remind_at:
             self._remind_at = time.monotonic() + _REMIND_SECONDS
             self._print(f"waiting for the head at {options.head_host}:{options.head_port}")
+
+    def _show(self, ranks: list[RankState]) -> None:
+        is_ready, hears_head = not self._why_not_ready(), self._link.is_heard
+        self._probes.saw(NodeState(self._options.stage, self._epoch, is_ready, hears_head, ranks))
 
     def _obey(self, command: NodeCommand) -> None:
         if isinstance(command, RunStage):
@@ -160,8 +168,9 @@ class Node:
         elif isinstance(command, EpochBegan):
             self._epoch = command.epoch
             set_fields(epoch=command.epoch)
-            # Whoever reads the line finds the probe to say the same.
+            # Whoever reads the line finds the probe and the metrics to say the same.
             self._probes.moved(self._why_not_ready())
+            self._show([] if self._work is None else self._work.ranks())
             self._print(f"stage {self._options.stage} is a member of epoch {command.epoch}")
         elif isinstance(command, MayEnd):
             self._is_over = True
@@ -220,7 +229,7 @@ def run_node(options: NodeOptions, progress: Callable[[str], None]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)
-    probes = Probes(options.address, options.status_port)
+    probes = Probes(options.address, options.status_port, options.stage)
     try:
         progress(f"stage {options.stage} at {options.address}: probes on port {probes.port}")
         Node(options, probes, progress, told_to_end).run()

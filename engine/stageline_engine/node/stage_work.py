@@ -10,6 +10,7 @@ from stageline_engine.agent.node_agent import NodeAgent
 from stageline_engine.comm.commands import RankBoot, RankFailed
 from stageline_engine.comm.node_commands import NodeFailed, NodeMessage, NodePrepared, RankEnded, RunStage
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.node.metrics import RankState
 from stageline_engine.node.options import NodeOptions
 from stageline_engine.node.resolving import Resolving
 from stageline_engine.planning.threads import default_threads
@@ -73,10 +74,13 @@ class StageWork:
             )
         return messages
 
-    def resident_bytes(self) -> int:
-        """Memory of all ranks."""
-        pids = [self._agent.pid((self.order.spec.stage, rank)) for rank in self._ranks]
-        return sum(resident_bytes(pid) for pid in pids if pid is not None)
+    def ranks(self) -> list[RankState]:
+        """All ranks, as they are now."""
+        states = []
+        for rank_id in ((self.order.spec.stage, rank) for rank in self._ranks):
+            pid = self._agent.pid(rank_id)
+            states.append(RankState(self._agent.counts(rank_id), 0 if pid is None else resident_bytes(pid)))
+        return states
 
     def close(self) -> None:
         """End the ranks within 2 s, and what is being fetched."""

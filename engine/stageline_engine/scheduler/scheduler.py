@@ -107,6 +107,7 @@ class Scheduler:
                     list(digests),
                     request.arrived,
                     request.name,
+                    request.traced,
                 )
             )
             self._next_seq += 1
@@ -141,10 +142,8 @@ class Scheduler:
         if batch is None:
             return None
         self._step = step
-        names: list[tuple[int, str]] = []
-        for admission in batch.admissions:
-            sequence = self._state.live[admission.seq]
-            names.append((sequence.seq, sequence.name))
+        admitted = [self._state.live[admission.seq] for admission in batch.admissions]
+        for sequence in admitted:
             if sequence.admitted_at is None:
                 sequence.admitted_at = now
         self._record(batch, now)
@@ -156,9 +155,9 @@ class Scheduler:
             new_blocks=batch.new_blocks,
             finished=self._state.take_to_forget(step),
             feedback_step=batch.feedback_step,
-            names=names,
+            names=[(sequence.seq, sequence.name) for sequence in admitted],
         )
-        return ScheduledStep(batch.admissions, plan)
+        return ScheduledStep(batch.admissions, plan, admitted)
 
     def complete(self, result: StepResult, now: float) -> list[SequenceOutput]:
         """Take a step's result; outputs of the sequences that got a token (or ended) with it.

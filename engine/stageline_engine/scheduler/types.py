@@ -30,6 +30,8 @@ class ScheduledStep(NamedTuple):
 
     admissions: list[AdmitSequence]
     plan: StepPlan
+    admitted: list[Sequence]
+    """Those of ``admissions``, for who keeps books of them."""
 
 
 @dataclass(slots=True)

@@ -27,6 +27,14 @@ class Answer(ABC):
         self._model = context.settings.served_model_name
         self._usage = UsageCounter(job.prompts)
         self._num_choices = len(job.prompts) * job.sampling.n
+        if job.trace is not None:
+            job.trace.describe(
+                gen_ai__request__model=self._model,
+                gen_ai__response__id=job.reply_id,
+                gen_ai__request__choice__count=job.sampling.n,
+                gen_ai__request__temperature=job.sampling.temperature,
+                gen_ai__usage__input_tokens=sum(map(len, job.prompts)),
+            )
 
     async def respond(self, request: Request, *, stream: bool) -> Response:
         """The HTTP response; the work ends when the client leaves."""

@@ -14,6 +14,7 @@ from stageline_engine.server import limits
 from stageline_engine.server.errors import ApiError
 from stageline_engine.server.metrics import Metrics
 from stageline_engine.server.settings import ServerSettings
+from stageline_engine.server.tracing import open_tracer
 from stageline_engine.text.tokenizer import Tokenizer
 
 Value = TypeVar("Value")
@@ -27,6 +28,9 @@ class ServerContext:
         self.tokenizer = tokenizer
         self.settings = settings
         self.metrics = Metrics(engine, settings.served_model_name, settings.metrics_compat)
+        endpoint = settings.otlp_traces_endpoint
+        self.tracer = None if endpoint is None else open_tracer(endpoint)
+        """None: requests are not traced."""
         self.created = int(time.time())
         self.is_draining = False
         """New requests are refused; those that run go on."""
@@ -133,7 +137,9 @@ class ServerContext:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and send the last traces."""
+        if self.tracer is not None:
+            self.tracer.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

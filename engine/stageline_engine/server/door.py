@@ -20,10 +20,12 @@ from stageline_engine.core.logs import REQUEST_ID
 from stageline_engine.server import access_log, limits
 from stageline_engine.server.context import ServerContext
 from stageline_engine.server.errors import ApiError, draining_error, engine_failed, from_exception, overloaded
+from stageline_engine.server.tracing import RequestTrace
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-Id"
+_TRACED = frozenset(("/v1/chat/completions", "/v1/completions"))
 CLIENT_LEFT = 499
 """Status that is counted, never sent, when the client left before its answer."""
 _USABLE_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{limits.MAX_REQUEST_ID_CHARACTERS}}}")
@@ -81,6 +83,8 @@ class Door:
             request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.monotonic()
+        trace = self._trace(scope, headers, began)
+        scope["state"]["trace"] = trace
         status = CLIENT_LEFT
         started = False
 
@@ -110,7 +114,17 @@ class Door:
             await answer.response()(scope, receive, send_marked)
         finally:
             self._context.metrics.http_request(*self._labels(scope), status)
+            if trace is not None:
+                trace.describe(stageline__request_id=request_id)
+                trace.end(status)
             access_log.note(scope, request_id, status, time.monotonic() - began)
+
+    def _trace(self, scope: Scope, headers: Headers, began: float) -> RequestTrace | None:
+        if self._context.tracer is None or scope["path"] not in _TRACED or scope["method"] != "POST":
+            return None
+        name = f"{scope['method']} {scope['path']}"
+        trace = RequestTrace(self._context.tracer.begin(name, headers, began))
+        return trace if trace.is_recorded else None
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         if not self._keys.admits(headers.get("authorization")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -12,9 +13,11 @@ from typing import TypeVar
 import msgspec
 from fastapi import Request
 
+from stageline_engine.client.base import RequestTag
 from stageline_engine.core.messages import SequenceOutput, TokenLogprobs
 from stageline_engine.core.request import SamplingParams
 from stageline_engine.server.context import ServerContext
+from stageline_engine.server.tracing import ChoiceTrace, RequestTrace
 from stageline_engine.text.output import ChoiceAssembler, TextDelta
 
 Item = TypeVar("Item")
@@ -33,6 +36,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """``time.monotonic()`` when the request came."""
     prompts: list[list[int]]
     sampling: SamplingParams
+    trace: RequestTrace | None
+    """None: it is not traced."""
 
     @classmethod
     def of(cls, request: Request, kind: str, arrived: float, prompts: list[list[int]], sampling: SamplingParams) -> Job:
@@ -45,6 +50,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             arrived=arrived,
             prompts=prompts,
             sampling=sampling,
+            trace=request.scope["state"]["trace"],
         )
 
 
@@ -76,9 +82,14 @@ async def generate(context: ServerContext, job: Job) -> AsyncGenerator[Delta, No
 
 async def _generate_one(context: ServerContext, job: Job, prompt: int) -> AsyncGenerator[Delta, None]:
     request_id = f"{job.engine_id}-{prompt}"
-    choices = [_Choice(context, job.sampling) for _ in range(job.sampling.n)]
+    trace = job.trace
+    choices = [
+        _Choice(context, job.sampling, None if trace is None else trace.choice(prompt, choice))
+        for choice in range(job.sampling.n)
+    ]
+    tag = RequestTag(job.request_id, None if trace is None else functools.partial(trace.told, prompt))
     num_running = len(choices)
-    outputs = context.engine.generate(request_id, job.prompts[prompt], job.sampling, name=job.request_id)
+    outputs = context.engine.generate(request_id, job.prompts[prompt], job.sampling, tag)
     is_first = True
     try:
         async with aclosing(outputs):
@@ -116,7 +127,8 @@ async def _generate_one(context: ServerContext, job: Job, prompt: int) -> AsyncG
 class _Choice:
     """A choice's text and the time of its last token."""
 
-    def __init__(self, context: ServerContext, sampling: SamplingParams) -> None:
+    def __init__(self, context: ServerContext, sampling: SamplingParams, trace: ChoiceTrace | None) -> None:
+        self._trace = trace
         self.assembler = ChoiceAssembler(context.tokenizer, sampling)
         self._metrics = context.metrics
         self._first = self._last = 0.0
@@ -128,6 +140,10 @@ class _Choice:
         if output.queue_seconds is not None and output.prefill_seconds is not None:
             self._metrics.choice_began(output.queue_seconds, output.prefill_seconds)
             self._first, self._prefill_seconds = now, output.prefill_seconds
+            if self._trace is not None:
+                self._trace.began(output.queue_seconds, output.prefill_seconds)
+        if self._trace is not None:
+            self._trace.took(len(delta.token_ids), now, delta.finish_reason)
         if delta.token_ids:
             self._metrics.tokens(len(delta.token_ids))
             if self._last:

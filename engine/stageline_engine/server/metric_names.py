@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from stageline_engine.core.metric_name import MetricName
 
-PREFIX = "stageline_"
 VLLM_PREFIX = "vllm:"
 MODEL_NAME = "model_name"
 """Label of every metric: the served model's name."""
-
-Kind = Literal["gauge", "counter", "histogram"]
-
-
-class MetricName(NamedTuple):
-    """One metric; names are without prefix and, for counters, with ``_total``."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    """Besides ``model_name``."""
-    vllm: str | None = None
-    """Name under ``vllm:``; None when vLLM has no such metric."""
-
-    @property
-    def full_name(self) -> str:
-        """As scraped."""
-        return PREFIX + self.name
-
 
 RUNNING = MetricName("num_requests_running", "gauge", "Sequences that are being run.", vllm="num_requests_running")
 WAITING = MetricName("num_requests_waiting", "gauge", "Sequences that wait for admission.", vllm="num_requests_waiting")

@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 
 from stageline_engine.client.base import EngineClient
 from stageline_engine.core.messages import EngineReady, EngineStats
+from stageline_engine.core.metric_name import MetricName
 from stageline_engine.server import metric_names as names
 
 
@@ -82,11 +83,11 @@ class Metrics:
         """The text format."""
         return generate_latest(self._exported)
 
-    def _counter(self, metric: names.MetricName) -> Counter:
+    def _counter(self, metric: MetricName) -> Counter:
         name = metric.full_name.removesuffix("_total")
         return Counter(name, metric.help, (names.MODEL_NAME, *metric.labels), registry=self._registry)
 
-    def _histogram(self, metric: names.MetricName, buckets: tuple[float, ...]) -> Histogram:
+    def _histogram(self, metric: MetricName, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(metric.full_name, metric.help, (names.MODEL_NAME,), registry=self._registry, buckets=buckets)
 
 
@@ -144,7 +145,7 @@ def _waits(stats: EngineStats, ready: EngineReady) -> Labelled:
     ]
 
 
-_READERS: dict[names.MetricName, Reader] = {
+_READERS: dict[MetricName, Reader] = {
     names.RUNNING: _of_engine("num_running"),
     names.WAITING: _of_engine("num_waiting"),
     names.KV_USAGE: lambda stats, ready: _one(_used_share(stats)),

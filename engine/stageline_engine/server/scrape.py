@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from stageline_engine.core.errors import ConfigurationError
+from stageline_engine.core.metric_name import MetricName
 from stageline_engine.server import metric_names as names
-from stageline_engine.server.metric_names import MetricName
 
 TIMEOUT_SECONDS = 10.0
 WAIT_CAUSES = ("upstream", "downstream", "schedule", "feedback")

@@ -19,6 +19,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that are let in; empty: everybody is."""
     metrics_compat: str | None = None
     """``vllm`` also exports the metrics under vLLM's names."""
+    otlp_traces_endpoint: str | None = None
+    """URL of a collector that gets a trace of each request; None: nobody does."""
     max_body_bytes: int = limits.MAX_BODY_BYTES
     """Bytes of a request body."""
     keep_alive_seconds: float = limits.KEEP_ALIVE_SECONDS

@@ -31,6 +31,7 @@ from stageline_engine.comm.commands import (
     WarmUp,
 )
 from stageline_engine.comm.curve import KeyedContext
+from stageline_engine.comm.rank_counters import RankCounters
 from stageline_engine.comm.tensor_group import RankGroup
 from stageline_engine.core.errors import InvalidInputError, LinkFailedError
 from stageline_engine.core.logs import JSON, set_fields, set_up_logging
@@ -43,22 +44,23 @@ from stageline_engine.stage.runner import StageRunner
 _log = logging.getLogger(__name__)
 
 
-def run_rank(boot: RankBoot) -> int:
+def run_rank(boot: RankBoot, counters: RankCounters) -> int:
     """Be the rank of ``boot``; returns only by an exception. Whoever made the process ends it."""
     # The agent reads it, and formats it for all.
     set_up_logging(boot.log_level, JSON, "rank", stage=boot.stage, rank=boot.rank)
     faulthandler.enable()
     nccl.prepare_process()
     context = KeyedContext(boot.keys)
-    return RankProcess(boot, context).serve()
+    return RankProcess(boot, context, counters).serve()
 
 
 class RankProcess:
     """The state that outlives an epoch: the channel, and the runner with its weights."""
 
-    def __init__(self, boot: RankBoot, context: KeyedContext) -> None:
+    def __init__(self, boot: RankBoot, context: KeyedContext, counters: RankCounters) -> None:
         self._boot = boot
         self._context = context
+        self._counters = counters
         self._channel = RankChannel(context, boot)
         self._inbox = Inbox(self._channel)
         self._runner: StageRunner | None = None
@@ -99,6 +101,10 @@ class RankProcess:
             self._load(command)
         runner = self._loaded_runner()
         runner.begin_epoch(command.epoch)
+        loaded = runner.loaded
+        self._counters.set(
+            epoch=command.epoch, weight_bytes=loaded.weight_bytes, load_seconds=loaded.load_seconds, kv_bytes=0
+        )
         self._tp_of_stages = command.tp_of_stages
         self._channel.send(Loaded(command.epoch, runner.loaded, kept))
 
@@ -112,6 +118,7 @@ class RankProcess:
     def _allocate(self, command: Allocate) -> None:
         runner, member = self._loaded_runner(), (self._boot.stage, self._boot.rank)
         runner.allocate(command.num_blocks)
+        self._counters.set(kv_bytes=command.num_blocks * runner.loaded.kv_block_bytes)
         joints = Joints(
             member,
             self._tp_of_stages,
@@ -140,8 +147,10 @@ class RankProcess:
         began = time.monotonic()
         runner, joints = self._loaded_runner(), self._opened_joints()
         runner.warm_up()
-        steps = StepLoop(runner, self._inbox, joints, self._channel)
-        self._channel.send(Warm(command.epoch, time.monotonic() - began))
+        steps = StepLoop(runner, self._inbox, joints, self._channel, self._counters)
+        seconds = time.monotonic() - began
+        self._counters.set(warm_up_seconds=seconds)
+        self._channel.send(Warm(command.epoch, seconds))
         steps.run()
 
     def _fail(self, failure: RankFailed) -> None:

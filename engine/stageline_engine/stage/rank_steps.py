@@ -14,9 +14,10 @@ from collections.abc import Callable
 import torch
 
 from stageline_engine.comm.channel import RankChannel
+from stageline_engine.comm.rank_counters import RankCounters
 from stageline_engine.core.messages import AdmitSequence, StepPlan, StepReport, StepResult
 from stageline_engine.core.step_log import StepLog
-from stageline_engine.stage.rank_clock import StepClock
+from stageline_engine.stage.rank_clock import StepClock, StepTimes
 from stageline_engine.stage.rank_inbox import Inbox
 from stageline_engine.stage.rank_joints import Joints
 from stageline_engine.stage.runner import StageRunner
@@ -27,13 +28,16 @@ _log = logging.getLogger(__name__)
 class StepLoop:
     """The steps of one epoch of one rank."""
 
-    def __init__(self, runner: StageRunner, inbox: Inbox, joints: Joints, channel: RankChannel) -> None:
+    def __init__(
+        self, runner: StageRunner, inbox: Inbox, joints: Joints, channel: RankChannel, counters: RankCounters
+    ) -> None:
         self._runner = runner
         self._stage = runner.spec.stage
         self._is_reporter = runner.rank == 0
         self._inbox = inbox
         self._joints = joints
         self._channel = channel
+        self._counters = counters
         self._clock = StepClock()
         self._log = StepLog(_log, "runs")
         inbox.on_plan = self._expect
@@ -72,8 +76,10 @@ class StepLoop:
             self._send(sent_TH)
         if result is not None:
             self._publish(result)
+        times = self._clock.take()
+        self._count(plan, times, sent_TH)
         if self._is_reporter:
-            self._report(plan, sent_TH)
+            self._report(plan, times, sent_TH)
 
     def _wait(self, cause: str, condition: Callable[[], bool]) -> None:
         if not condition():
@@ -115,8 +121,20 @@ class StepLoop:
         if self._stage == 0:
             self._runner.take_feedback(result)
 
-    def _report(self, plan: StepPlan, sent_TH: torch.Tensor | None) -> None:
-        times = self._clock.take()
+    def _count(self, plan: StepPlan, times: StepTimes, sent_TH: torch.Tensor | None) -> None:
+        self._counters.add(
+            steps=1,
+            rows=plan.num_rows,
+            boundary_bytes=0 if sent_TH is None else sent_TH.nbytes * len(self._joints.downstream),
+            busy=times.busy,
+            wait_schedule=times.wait_schedule,
+            wait_feedback=times.wait_feedback,
+            wait_upstream=times.wait_upstream,
+            wait_downstream=times.wait_downstream,
+            communicating=times.communicating,
+        )
+
+    def _report(self, plan: StepPlan, times: StepTimes, sent_TH: torch.Tensor | None) -> None:
         num_bytes = 0 if sent_TH is None else sent_TH.nbytes * self._joints.num_receivers
         self._channel.send(
             StepReport(
