@@ -99,7 +99,7 @@ generate: install ## write what is made from types and docstrings: definition, c
 
 PIN = $(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url
 requirements: install ## pin the newest versions that pyproject.toml allows; the images get those that the tests run with
-	$(PIN) --upgrade --extra engine --extra ray --extra operator --extra dev pyproject.toml -o requirements/dev.txt
+	$(PIN) --upgrade --extra engine --extra ray --extra tracing --extra operator --extra dev pyproject.toml -o requirements/dev.txt
 	$(PIN) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
 	echo torch | $(PIN) -c requirements/dev.txt - -o requirements/torch.txt
 	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml | grep -vxFf requirements/torch.txt > requirements/engine.txt

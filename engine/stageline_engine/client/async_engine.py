@@ -293,8 +293,7 @@ class AsyncEngine:
                 if self._ready is not None and not self._started.done():
                     self._started.set_result(None)
             elif isinstance(event, ChoiceTimes):
-                if (hear := self._hearers.get(event.request_id)) is not None:
-                    hear(event)
+                self._pass_on(event)
             elif isinstance(event, Rejected):
                 self._reject(event)
             elif isinstance(event, EngineReady):
@@ -319,6 +318,10 @@ class AsyncEngine:
             await asyncio.sleep(0)
         if not self._closing:
             self._fail(EngineFailed(message=f"the engine core process ended unexpectedly (exit code {code})"))
+
+    def _pass_on(self, times: ChoiceTimes) -> None:
+        if (hear := self._hearers.get(times.request_id)) is not None:
+            hear(times)
 
     def _reject(self, event: Rejected) -> None:
         if (queue := self._streams.get(event.request_id)) is None:

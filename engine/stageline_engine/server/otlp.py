@@ -24,6 +24,8 @@ QUEUE_SPANS = 8192
 """Spans that wait for a collector; more are dropped."""
 BATCH_MILLISECONDS = 1000.0
 CLOSE_SECONDS = 1.0
+_UNNAMED = "unknown_service"
+"""So begins the name that OpenTelemetry gives to a service without one."""
 
 
 class OtlpTracer:
@@ -31,9 +33,7 @@ class OtlpTracer:
 
     def __init__(self, endpoint: str) -> None:
         # Not at the end of the process, which a collector that hangs would hold up.
-        self._provider = TracerProvider(
-            resource=Resource({SERVICE_NAME: "stageline"}).merge(Resource.create()), shutdown_on_exit=False
-        )
+        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(
             BatchSpanProcessor(
                 OTLPSpanExporter(endpoint, timeout=EXPORT_SECONDS),
@@ -79,6 +79,13 @@ class OtlpSpan:
         if status >= 500:
             self._span.set_status(StatusCode.ERROR)
         self._span.end(_wall(ended))
+
+
+def _resource() -> Resource:
+    """What the environment says of this service; its name is ours, if that says none."""
+    found = Resource.create()
+    is_named = not str(found.attributes[SERVICE_NAME]).startswith(_UNNAMED)
+    return found if is_named else found.merge(Resource({SERVICE_NAME: "stageline"}))
 
 
 def _wall(reading: float) -> int:
