@@ -7,6 +7,7 @@ from typing import Any
 
 from stageline_operator.api import constants
 from stageline_operator.decide.observed import ContainerSummary, Ended, PodSummary, Stray
+from stageline_operator.observe.log_lines import readable
 from stageline_operator.observe.times import seconds
 from stageline_operator.plan import names
 from stageline_operator.plan.spec import Owner
@@ -109,6 +110,6 @@ def _ended(terminated: Body | None) -> Ended | None:
     return Ended(
         exit_code=terminated.get("exitCode", 0),
         reason=terminated.get("reason", ""),
-        log_tail=terminated.get("message", "")[-constants.MAX_LOG_TAIL :],
+        log_tail=readable(terminated.get("message", ""))[-constants.MAX_LOG_TAIL :],
         finished_at=seconds(terminated.get("finishedAt")),
     )
