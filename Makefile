@@ -102,7 +102,7 @@ requirements: install ## pin the newest versions that pyproject.toml allows; the
 	$(PIN) --upgrade --extra engine --extra ray --extra tracing --extra operator --extra dev pyproject.toml -o requirements/dev.txt
 	$(PIN) -c requirements/dev.txt --extra operator pyproject.toml -o requirements/operator.txt
 	echo torch | $(PIN) -c requirements/dev.txt - -o requirements/torch.txt
-	$(PIN) -c requirements/dev.txt --extra engine --extra ray pyproject.toml | grep -vxFf requirements/torch.txt > requirements/engine.txt
+	$(PIN) -c requirements/dev.txt --extra engine --extra ray --extra tracing pyproject.toml | grep -vxFf requirements/torch.txt > requirements/engine.txt
 	printf 'hatchling\nuv\n' | $(PIN) --upgrade -c requirements/dev.txt - -o requirements/build.txt
 
 SBOM = cyclonedx-py environment --output-reproducible --short-PURLs --sv 1.6

@@ -16,7 +16,7 @@ from stageline_operator.plan.engine_flags import API_KEYS_FILE, engine_arguments
 from stageline_operator.plan.spec import read_spec
 from support import specs
 
-OF_THE_HEAD = {"executor", "host", "port", "status_host", "status_port"}
+OF_THE_HEAD = {"executor", "host", "log_format", "port", "status_host", "status_port"}
 """Options of `stageline serve` that follow from being a head, not from the resource."""
 
 
@@ -103,11 +103,13 @@ def test_settings_of_the_server_arrive() -> None:
     changes = {
         "spec.engine.drainTimeout": 77,
         "spec.monitoring.metricsCompat": "vllm",
+        "spec.monitoring.otlpTracesEndpoint": "http://collector.monitoring:4318/v1/traces",
         "spec.network.apiKeys": {"name": "keys", "key": "keys"},
     }
     server = parsed(changes)[1]
     assert server.drain_timeout == 77
     assert server.metrics_compat == "vllm"
+    assert server.otlp_traces_endpoint == "http://collector.monitoring:4318/v1/traces"
     assert server.api_key_file == Path(API_KEYS_FILE)
     assert parsed({})[1].api_key_file is None
     assert server_settings(parsed({})[1]).metrics_compat is None
@@ -138,6 +140,7 @@ def test_every_flag_of_the_engine_is_in_the_resource_or_the_heads_own() -> None:
             },
             "spec.pipeline.layerSplit": [1, 1],
             "spec.monitoring.metricsCompat": "vllm",
+            "spec.monitoring.otlpTracesEndpoint": "http://collector.monitoring:4318/v1/traces",
             "spec.network.apiKeys": {"name": "keys", "key": "keys"},
         }
     )

@@ -147,6 +147,11 @@ EFFECTS: list[tuple[str, Changes, Changes]] = [
     ("spec.monitoring.intervalSeconds", {}, {"spec.monitoring.intervalSeconds": 30}),
     ("spec.monitoring.labels", {}, {"spec.monitoring.labels": {"a": "b"}}),
     ("spec.monitoring.metricsCompat", {}, {"spec.monitoring.metricsCompat": "vllm"}),
+    (
+        "spec.monitoring.otlpTracesEndpoint",
+        {},
+        {"spec.monitoring.otlpTracesEndpoint": "http://collector.monitoring:4318/v1/traces"},
+    ),
 ]
 
 DECISIONS = {

@@ -36,6 +36,7 @@ ROLLS: list[dict[str, Any]] = [
     {"spec.podTemplate.annotations": {"restarted": "now"}},
     {"spec.network.apiKeys": {"name": "keys", "key": "keys"}},
     {"spec.monitoring.metricsCompat": "vllm"},
+    {"spec.monitoring.otlpTracesEndpoint": "http://collector.monitoring:4318/v1/traces"},
     {"spec.restart.nodeLostSeconds": 31},
 ]
 

@@ -1,4 +1,4 @@
-"""How Prometheus finds the metrics."""
+"""How Prometheus finds the metrics, and where traces go."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from pydantic import Field
 
 from stageline_operator.api.base import ApiModel, Rule
 from stageline_operator.api.reserved import RESERVED_LABEL_PREFIX
-from stageline_operator.api.values import LabelKey, LabelValue
+from stageline_operator.api.values import LabelKey, LabelValue, Text
+
+TracesEndpoint = Annotated[
+    str,
+    Text(
+        max_length=512,
+        # No dollar sign: in arguments of containers it begins a variable.
+        pattern=r"https?://[a-zA-Z0-9._-]+(:[0-9]{1,5})?(/[a-zA-Z0-9._~%/?&=:@+-]*)?",
+        remedy="write a URL such as http://collector.monitoring:4318/v1/traces",
+    ),
+]
 
 
 class Monitoring(ApiModel):
-    """How Prometheus finds the metrics of the replicas."""
+    """How Prometheus finds the metrics of the replicas, and where traces of requests go."""
 
     pod_monitor: Literal["auto", "none"] = "auto"
     """`auto`: a PodMonitor when the cluster has the Prometheus operator's CRD. `none`: no PodMonitor."""
@@ -23,6 +33,9 @@ class Monitoring(ApiModel):
     metrics_compat: Literal["none", "vllm"] = "none"
     """`vllm`: export the metrics under vLLM's names too, for dashboards and gateways that know those. Heads carry it,
     so a change replaces all replicas."""
+    otlp_traces_endpoint: TracesEndpoint | None = None
+    """URL of a collector that gets a trace of each request by OTLP over HTTP, e.g.
+    `http://collector.monitoring:4318/v1/traces`. Default: none. A change replaces all replicas, too."""
 
     rules = (
         Rule(

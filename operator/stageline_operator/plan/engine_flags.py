@@ -49,6 +49,8 @@ def engine_arguments(wanted: InferenceDeploymentSpec) -> tuple[str, ...]:
     arguments += _engine(wanted.engine)
     if wanted.monitoring.metrics_compat != "none":
         arguments.append(f"--metrics-compat={wanted.monitoring.metrics_compat}")
+    if wanted.monitoring.otlp_traces_endpoint is not None:
+        arguments.append(f"--otlp-traces-endpoint={wanted.monitoring.otlp_traces_endpoint}")
     if wanted.network.api_keys is not None:
         arguments.append(f"--api-key-file={API_KEYS_FILE}")
     return tuple(arguments)

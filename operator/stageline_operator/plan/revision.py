@@ -15,7 +15,12 @@ from stageline_operator.api.spec import InferenceDeploymentSpec
 from stageline_operator.plan.spec import read_wanted
 
 _WHOLE = ("model", "image", "imagePullPolicy", "pipeline", "head", "engine", "scheduling", "podTemplate")
-_PARTS = (("network", "apiKeys"), ("monitoring", "metricsCompat"), ("restart", "nodeLostSeconds"))
+_PARTS = (
+    ("network", "apiKeys"),
+    ("monitoring", "metricsCompat"),
+    ("monitoring", "otlpTracesEndpoint"),
+    ("restart", "nodeLostSeconds"),
+)
 
 
 def content_of(wanted: InferenceDeploymentSpec) -> str:
@@ -52,7 +57,7 @@ def in_force(wanted: InferenceDeploymentSpec, content: str) -> InferenceDeployme
     names = {field.alias or name: name for name, field in type(wanted).model_fields.items()}
     changes: dict[str, Any] = {names[key]: getattr(kept, names[key]) for key in _WHOLE}
     for group, key in _PARTS:
-        of_kept, of_wanted = getattr(kept, group), getattr(wanted, group)
+        of_kept, of_wanted = getattr(kept, group), changes.get(group, getattr(wanted, group))
         name = next(name for name, field in type(of_kept).model_fields.items() if field.alias == key)
         changes[group] = of_wanted.model_copy(update={name: getattr(of_kept, name)})
     return wanted.model_copy(update=changes)
