@@ -18,8 +18,10 @@ from tokenizers import Tokenizer
 
 from stageline_engine.core.deployment import StageSpec
 from stageline_engine.core.errors import ModelSourceError
+from stageline_engine.executor.inline import InlineExecutor
 from stageline_engine.sources.gguf_header import BLOCKS, check_gguf
 from stageline_engine.sources.resolve import resolve
+from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
 from support.folder_server import serve_folder
 from support.tiny_gguf import HEADS, KV_HEADS, LAYERS, TEMPLATE, write_tiny_gguf
 
@@ -127,6 +129,20 @@ def test_a_stage_has_only_its_own_weights_converted(
     assert set(own) == ends | {name for name in whole if "layers.1." in name}
     assert all(torch.equal(own[name], whole[name]) for name in own)
     assert not (part / "tokenizer.json").exists()
+    prompts = [[5, 9, 17, 40], [60]]
+    assert _greedy_tokens([folder, part], prompts) == _greedy_tokens([folder, folder], prompts)
+
+
+def _greedy_tokens(folders: Sequence[Path], prompts: list[list[int]]) -> list[list[int]]:
+    """From a stage of one layer for each folder."""
+    bounds, tp = range(len(folders) + 1), [1] * len(folders)
+    settings = [stage_settings(folder, bounds, tp)[stage] for stage, folder in enumerate(folders)]
+    executor = InlineExecutor()
+    executor.start(settings, lambda loaded: NUM_BLOCKS, print, 1)
+    try:
+        return ExecutorDriver(executor).generate(prompts, 8)
+    finally:
+        executor.close()
 
 
 def test_a_file_that_lacks_a_tensor_is_refused_by_name(tmp_path: Path, cache: Path) -> None:
