@@ -145,14 +145,16 @@ def _model_of_gguf(
 def _unpack(file: Path, model: PreTrainedModel, dtype: torch.dtype, spec: StageSpec | None) -> dict[str, torch.Tensor]:
     """The tensors of the file by transformers' names; for a stage without those of others' layers."""
 
-    class Part(gguf.GGUFReader):
-        def __init__(self, path: str) -> None:
-            super().__init__(path)
-            if spec is not None:
-                self.tensors = [tensor for tensor in self.tensors if _is_of(tensor.name, spec)]
+    read = gguf.GGUFReader
 
-    # transformers has no way to leave tensors out; it unpacks those that the reader tells of.
-    with mock.patch.object(gguf, "GGUFReader", Part):
+    def reader(path: str) -> object:
+        opened = read(path)
+        if spec is not None:
+            opened.tensors = [tensor for tensor in opened.tensors if _is_of(tensor.name, spec)]
+        return opened
+
+    # transformers has no way to leave tensors out; it unpacks those that the reader tells of. A process of its own.
+    with mock.patch.object(gguf, "GGUFReader", reader):
         loaded = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model, torch_dtype=dtype)
     tensors: dict[str, torch.Tensor] = loaded["tensors"]
     return tensors
