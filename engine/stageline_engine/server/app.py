@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -47,6 +48,9 @@ def create_app(engine: EngineClient, tokenizer: Tokenizer, settings: ServerSetti
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         yield
         context.close()
+        if context.tracer is not None:
+            # In a thread: the engine is being closed meanwhile.
+            await asyncio.to_thread(context.tracer.close)
 
     app = FastAPI(title="Stageline", version=importlib.metadata.version("stageline"), lifespan=lifespan)
     app.state.context = context

@@ -137,9 +137,7 @@ class ServerContext:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """End the threads, and send the last traces."""
-        if self.tracer is not None:
-            self.tracer.close()
+        """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
