@@ -13,7 +13,7 @@ export UV_COMPILE_BYTECODE = 1
 export UV_SYSTEM_CERTS = 1
 export UV_NATIVE_TLS = 1
 
-.PHONY: help install demo test check lint types gpu-check bench requirements sbom generate kube cluster-parts cluster cluster-down images e2e crash-points mutations ray soak gang clean
+.PHONY: help install demo test check lint types gpu-check bench requirements sbom generate kube cluster-parts cluster cluster-down images e2e e2e-core crash-points mutations ray soak gang clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ images: install ## build the images of operator and engine without a container e
 e2e: install ## what befalls a user on a real cluster: this machine's own, or that of E2E_KUBECONFIG, which has the images
 	test -n "$$E2E_KUBECONFIG" || { $(CLUSTER) up && $(CLUSTER) images; }
 	$(BIN)/pytest e2e
+
+e2e-core: install ## of these the ones that say in minutes whether a cluster serves at all
+	test -n "$$E2E_KUBECONFIG" || { $(CLUSTER) up && $(CLUSTER) images; }
+	$(BIN)/pytest e2e -m core
 
 demo: install ## serve the demo model through two pipeline stages on PORT (default 8000)
 	$(BIN)/stageline serve $(MODEL) --stages 2 --port $(PORT)

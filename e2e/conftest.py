@@ -26,8 +26,8 @@ _FAILED = pytest.StashKey[bool]()
 _NAMESPACES = pytest.StashKey[list[str]]()
 
 OTHER_CLUSTER = os.environ.get("E2E_KUBECONFIG")
-# It is about this machine's own cluster.
-collect_ignore = ["test_cluster.py"] if OTHER_CLUSTER else []
+# The one is about this machine's own cluster, the other removes every InferenceDeployment that there is.
+collect_ignore = ["test_cluster.py", "test_uninstall.py"] if OTHER_CLUSTER else []
 
 
 @pytest.fixture
@@ -52,6 +52,16 @@ def stageline(helm: Helm) -> None:
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest, kubectl: Kubectl) -> str:
     """A namespace of the case's own."""
+    return _make_namespace(request, kubectl)
+
+
+@pytest.fixture
+def other_namespace(request: pytest.FixtureRequest, kubectl: Kubectl) -> str:
+    """A second one."""
+    return _make_namespace(request, kubectl)
+
+
+def _make_namespace(request: pytest.FixtureRequest, kubectl: Kubectl) -> str:
     name = f"e2e-{uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     request.node.stash[_NAMESPACES].append(name)

@@ -8,6 +8,8 @@ from support.kube.waiting import wait_until
 from user.kubectl import Kubectl, KubectlError, Object
 from user.resources import apply_example, condition
 
+pytestmark = pytest.mark.core
+
 
 def test_a_value_that_cannot_be_is_refused_at_once_with_its_field(
     kubectl: Kubectl, stageline: None, namespace: str

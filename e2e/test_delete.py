@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.kube.waiting import wait_until
 from user.kubectl import Kubectl
 from user.resources import apply_example
@@ -9,6 +11,7 @@ from user.resources import apply_example
 KINDS = ("pods", "services", "poddisruptionbudgets", "networkpolicies", "secrets", "controllerrevisions")
 
 
+@pytest.mark.core
 def test_deleting_a_resource_removes_all_its_objects(kubectl: Kubectl, stageline: None, namespace: str) -> None:
     apply_example(kubectl, namespace, "cpu-demo.yaml")
     wait_until(lambda: len(_objects(kubectl, namespace, "pods")) == 3, "the pods", patience=60, interval=0.5)

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from user.kubectl import Kubectl, KubectlError
 
-KINDS = ("pods", "services", "events", "configmaps", "poddisruptionbudgets", "networkpolicies", "deployments")
+# No Secrets: what is kept is shown around.
+KINDS = (
+    "pods",
+    "services",
+    "endpointslices",
+    "configmaps",
+    "serviceaccounts",
+    "poddisruptionbudgets",
+    "networkpolicies",
+    "controllerrevisions",
+    "deployments",
+    "leases",
+)
 OWN_KIND = "inferencedeployments.stageline.dev"
 
 
@@ -16,6 +28,8 @@ def keep(kubectl: Kubectl, namespaces: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nodes.txt").write_text(_said(kubectl, "describe", "nodes"))
     for namespace in namespaces:
+        events = _said(kubectl, "events", "-n", namespace)
+        (folder / f"{namespace}-events.txt").write_text(events)
         for kind in (*KINDS, OWN_KIND):
             (folder / f"{namespace}-{kind}.yaml").write_text(_said(kubectl, "get", kind, "-n", namespace, "-o", "yaml"))
         with suppress(KubectlError):
