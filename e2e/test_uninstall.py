@@ -20,7 +20,7 @@ def test_pods_serve_on_without_the_operator_and_the_documented_removal_leaves_no
     pods = resources.restarts(kubectl, namespace, "tiny")
 
     release.uninstall(helm)
-    assert release.pods(kubectl) == []
+    wait_until(lambda: not release.pods(kubectl), "the operator's pods to be gone", interval=0.5)
     with kubectl.port_forward(namespace, "service/tiny", 8000) as address, clients.client(address) as client:
         assert sum(1 for _ in clients.stream(client, "tiny", tokens=20)) > 0
     assert resources.restarts(kubectl, namespace, "tiny") == pods

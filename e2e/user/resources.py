@@ -43,7 +43,7 @@ def wait_settled(kubectl: Kubectl, namespace: str, name: str, seconds: float = R
         last.update(get(kubectl, namespace, name))
         status = last.get("status", {})
         wanted = last["spec"].get("replicas", 1)
-        return (
+        return bool(
             status.get("observedGeneration") == last["metadata"]["generation"]
             and status["phase"] == "Ready"
             and status["settledRevision"] == status["currentRevision"]
