@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_an_interrupt_ends_a_start(llama: Path) -> None:
         starting.signal(signal.SIGINT)
         assert_ends(starting, family, 130, INTERRUPT_SECONDS)
         assert not starting.url
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_that_still_fetches_its_model(number: signal.Signals) -> None:
+    # Handled, not left to the system, which passes over a container's first process.
+    with socket.create_server(("127.0.0.1", 0)) as silent_hub:
+        silent_hub.settimeout(60)
+        where = f"http://127.0.0.1:{silent_hub.getsockname()[1]}"
+        with serving("hf://tiny/model", env={"HF_ENDPOINT": where, "HF_HUB_OFFLINE": "0"}) as fetching:
+            asked, _ = silent_hub.accept()
+            with asked:
+                family = fetching.family()
+                fetching.signal(number)
+                assert fetching.wait_exit(INTERRUPT_SECONDS) == 130, fetching.log
+                assert not alive(family)
 
 
 def test_terminate_lets_running_requests_finish_and_refuses_new_ones(ready: Served) -> None:
