@@ -15,7 +15,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from stageline_engine.cli.main import main as command
+        from stageline_engine.cli.main import main as command  # noqa: PLC0415 - the handler comes first
 
         command()
     except KeyboardInterrupt:

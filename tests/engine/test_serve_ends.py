@@ -6,8 +6,11 @@ The deadlines are promises to a person who waits, so they are the ones written h
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,6 +104,21 @@ def test_a_signal_ends_a_command_that_still_fetches_its_model(number: signal.Sig
                 fetching.signal(number)
                 assert fetching.wait_exit(INTERRUPT_SECONDS) == 130, fetching.log
                 assert not alive(family)
+
+
+def test_a_signal_ends_a_command_that_is_still_imported(tmp_path: Path) -> None:
+    (tmp_path / "cyclopts.py").write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-m", "stageline_engine", "node"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as starting:
+        assert starting.stdout is not None
+        assert starting.stdout.readline() == "importing\n"
+        starting.terminate()
+        assert starting.wait(INTERRUPT_SECONDS) == 130
 
 
 def test_terminate_lets_running_requests_finish_and_refuses_new_ones(ready: Served) -> None:

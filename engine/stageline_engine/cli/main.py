@@ -36,5 +36,3 @@ def main() -> None:
         sys.exit(2)
     except (StagelineError, OSError) as error:
         sys.exit(fail(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
