@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,17 +71,21 @@ def rests(body: Object) -> bool:
     return status["reason"] in RESTS
 
 
+def rests_by_name(scene: Scene, name: str) -> bool:
+    return rests(scene.resource(name))
+
+
 def test_a_sample_of_mutated_examples_comes_to_rest(scene: Scene, gpu_node: None) -> None:
     named = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "serving"}, "value": 1}
     scene.api.apply(named)
     operator = scene.run_operator("--log-level=info")
-    names = []
+    names: list[str] = []
     for example in EXAMPLES:
         for spec in sample(example):
             names.append(f"m-{len(names)}")
             scene.apply({**example, "metadata": {"name": names[-1]}, "spec": spec})
     for name in names:
-        scene.wait(lambda name=name: rests(scene.resource(name)), f"{name} to rest")
+        scene.wait(partial(rests_by_name, scene, name), f"{name} to rest")
     assert sum(scene.resource(name)["status"]["phase"] == "Ready" for name in names) >= len(names) / 3
     settled_writes(scene)
     assert operator.exits == []

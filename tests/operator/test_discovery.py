@@ -54,21 +54,21 @@ async def test_the_best_version_that_has_pod_groups_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("api_version", "plural", "field"),
+    ("api_version", "plural", "expected"),
     [
-        ("scheduling.volcano.sh/v1beta1", "podgroups", "volcano"),
-        ("scheduling.x-k8s.io/v1alpha1", "podgroups", "coscheduling"),
-        ("kueue.x-k8s.io/v1beta1", "workloads", "kueue"),
-        ("monitoring.coreos.com/v1", "podmonitors", "pod_monitor"),
+        ("scheduling.volcano.sh/v1beta1", "podgroups", Cluster(volcano=True)),
+        ("scheduling.x-k8s.io/v1alpha1", "podgroups", Cluster(coscheduling=True)),
+        ("kueue.x-k8s.io/v1beta1", "workloads", Cluster(kueue=True)),
+        ("monitoring.coreos.com/v1", "podmonitors", Cluster(pod_monitor=True)),
     ],
 )
-async def test_each_optional_api_is_found(api_version: str, plural: str, field: str) -> None:
+async def test_each_optional_api_is_found(api_version: str, plural: str, expected: Cluster) -> None:
     server = Server()
     server.served[api_version] = [plural]
     found = await discover(server)
-    assert found == Cluster(**{field: True})
+    assert found == expected
     watched = {(kind.api_version, kind.plural) for kind in watched_children(found)}
-    assert ((api_version, plural) in watched) is (field != "kueue")  # kueue is asked by labels of pods alone
+    assert ((api_version, plural) in watched) is not expected.kueue  # kueue is asked by labels of pods alone
 
 
 async def test_a_group_without_the_kind_that_we_use_does_not_count() -> None:

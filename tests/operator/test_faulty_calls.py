@@ -3,7 +3,7 @@ process, and no pod is touched that had nothing to do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -62,7 +62,7 @@ def a_pods_name_is_somebody_elses(scene: Scene) -> None:
     scene.wait_phase("Ready", patience=120)
 
 
-SCENES = {name: partial(survive, faults=faults) for name, faults in FAULTS.items()}
+SCENES: dict[str, Callable[[Scene], None]] = {name: partial(survive, faults=faults) for name, faults in FAULTS.items()}
 SCENES |= {
     "410 of lists and watches": partial(survive_lists, fault=answer(410), restarts=3),
     "429 of lists and watches": partial(survive_lists, fault=answer(429, {"Retry-After": "1"}), restarts=0),

@@ -185,5 +185,5 @@ def _different(objects: list[Object]) -> Iterator[Object]:
 
 
 def _plural(body: Object) -> str:
-    kind = body["kind"].lower()
+    kind: str = body["kind"].lower()
     return kind[:-1] + "ies" if kind.endswith("y") else kind + "s"

@@ -40,7 +40,7 @@ def test_a_quota_that_is_too_small_is_told_and_keeps_nothing_else_waiting(scene:
 
     for kind, name in (("services", "demo"), ("poddisruptionbudgets", "demo-0"), ("networkpolicies", "demo-0")):
         scene.api.delete(kind, name, scene.namespace)
-        scene.wait(lambda kind=kind, name=name: name in scene.names(kind), f"{kind} {name} to come back")
+        scene.wait_back(kind, name)
     scene.api.delete("pods", "demo-0-s0-0", scene.namespace, grace=0)
     scene.wait(lambda: len(scene.names("pods") - {"demo-0-s0-0"}) == 2, "its place to be used")
     assert "demo-0-head-0" in scene.names("pods")

@@ -89,7 +89,7 @@ def test_children_that_are_deleted_or_edited_by_hand_come_back(scene: Scene) -> 
     scene.wait_phase("Ready")
     for kind, name in (("services", "demo"), ("poddisruptionbudgets", "demo-0"), ("networkpolicies", "demo-0")):
         scene.api.delete(kind, name, scene.namespace)
-        scene.wait(lambda kind=kind, name=name: name in scene.names(kind), f"{kind} {name} to come back")
+        scene.wait_back(kind, name)
     scene.api.patch("poddisruptionbudgets", "demo-0", {"spec": {"minAvailable": 1}}, scene.namespace)
 
     def wanted() -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from support.running.crash_points import kind_of
-from support.running.faulty_proxy import Call, Fault, Match
+from support.running.faulty_proxy import Call, Fault, Match, Rule
 from support.running.scene import Scene, demo
 from support.running.survival import uids
 
@@ -150,13 +151,17 @@ def survive(scene: Scene, faults: Mapping[str, Sequence[Fault]]) -> None:
         # The latest rule comes first.
         rules = [proxy.add(is_call(step.call), fault, times=1) for fault in reversed(faults[step.call])]
         step.act(scene)
-        scene.wait(lambda rules=rules: rules[-1].count, f"{step.call} to meet its fault")
-        scene.wait(lambda step=step: step.is_done(scene), f"the answer after {step.call} was met", patience=90)
+        scene.wait(partial(_has_met, rules[-1]), f"{step.call} to meet its fault")
+        scene.wait(partial(step.is_done, scene), f"the answer after {step.call} was met", patience=90)
         for rule in rules:
             proxy.remove(rule)
         assert before.items() <= uids(scene).items(), f"a pod was touched after {step.call}"
         assert operator.exits == [], f"{step.call}:\n{operator.log_tail()}"
     scene.wait_phase("Ready")
+
+
+def _has_met(rule: Rule) -> bool:
+    return rule.count > 0
 
 
 def is_call(kind: str) -> Match:

@@ -129,6 +129,9 @@ class Scene:
     def wait_gone(self, name: str = "demo") -> None:
         self.wait(lambda: self.api.find("inferencedeployments", name, self.namespace) is None, f"{name} to be gone")
 
+    def wait_back(self, resource: str, name: str) -> None:
+        self.wait(lambda: name in self.names(resource), f"{resource} {name} to come back")
+
     def wait(self, check: Callable[[], Any], what: str, patience: float = 60.0) -> Any:
         """As wait_until, and says what there is when it waits in vain."""
         try:
