@@ -19,6 +19,7 @@ from stageline_engine.executor.base import ExecutorEvent, Started
 from stageline_engine.executor.local import local_host
 from stageline_engine.executor.rank_host import RankHost
 from stageline_engine.executor.rank_setup import RankSetup, Reply
+from stageline_engine.executor.roster import Tell, tell_nobody
 from support.executor_driver import NUM_BLOCKS, ExecutorDriver, stage_settings
 from support.processes import nothing_left
 from support.tiny_models import LAYERS, tiny_model
@@ -43,6 +44,7 @@ class Pipeline:
         choose_blocks: Callable[[list[RankLoaded]], int] = lambda loaded: NUM_BLOCKS,
         progress: Callable[[str], None] = lambda line: None,
         epoch: int = 1,
+        tell: Tell = tell_nobody,
     ) -> Started:
         self.lines.clear()
         setup = RankSetup(self.host, settings or self.settings, epoch, self.lines.append)
@@ -68,8 +70,11 @@ class Pipeline:
     def resident_bytes(self) -> list[int]:
         return self.host.resident_bytes()
 
-    def close(self) -> None:
-        self.host.close()
+    def drain(self) -> None:
+        self.host.drain()
+
+    def close(self, failure: str = "") -> None:
+        self.host.close(failure)
 
 
 @pytest.fixture
