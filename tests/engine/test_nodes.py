@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from support.nodes import (
     remote_settings,
     wait_all_dead,
 )
+from support.serving import Served
 from support.tiny_models import LAYERS, tiny_model
 
 PROMPTS = [[5, 9, 2, 71, 30, 8, 1], [200, 3], [17, 18, 19, 20, 21, 22, 23, 24, 25], [99]]
@@ -210,21 +212,25 @@ def test_each_node_fetches_its_own_stage_and_nothing_else(
         assert hub.sent_weights() == total + headers
 
 
+def has_ended(node: Served) -> bool:
+    return node.process.poll() is not None
+
+
 def test_a_node_that_does_not_fit_is_refused_on_both_sides(nodes: Nodes, folder: Path, tmp_path: Path) -> None:
     head = Head(nodes.network, nodes.keys, remote_settings(folder, BOUNDS, (1, 2)))
     with head.listening() as host:
-        for number, more, words in (
-            (0, {"tp": 2}, "--tp=2: the head was started with a --tp of 1 for stage 0"),
-            (1, {"stage": 2}, "--stage=2: the head has 2 stages"),
+        for number, stage, tp, words in (
+            (0, 0, 2, "--tp=2: the head was started with a --tp of 1 for stage 0"),
+            (1, 2, 1, "--stage=2: the head has 2 stages"),
         ):
-            node = nodes.start(number, **more)
-            pump(host, lambda node=node: node.process.poll() is not None)
+            node = nodes.start(number, stage=stage, tp=tp)
+            pump(host, partial(has_ended, node))
             assert node.wait_exit() == 2
             assert words in node.log
             assert any(f"refused pod-{number}" in line and words in line for line in head.lines)
 
         stranger = nodes.start(1, tp=2, keys=make_keys(tmp_path / "other"))
-        pump(host, lambda: stranger.process.poll() is not None)
+        pump(host, partial(has_ended, stranger))
         assert stranger.wait_exit() == 75
         assert "does not take the key of --keys" in stranger.log
         assert head.states_of(1) == [("", "absent")]

@@ -111,22 +111,22 @@ def test_stages_find_machines_with_room_in_a_ray_that_is_there() -> None:
 @pytest.mark.parametrize(
     ("executor", "control", "words"),
     [
-        ("local", {"control_port": 7400}, "--control-port=7400: only --executor ray"),
-        ("local", {"keys": Path("/keys")}, "--keys='/keys': only --executor ray"),
-        ("inline", {"ray_address": "a:1"}, "--ray-address='a:1': only --executor ray"),
-        ("ray", {}, "--control-port=None: give the port"),
-        ("ray", {"control_port": 7400}, "--keys=None: give the folder"),
-        ("ray", {"control_port": 70000, "ray_address": "127.0.0.1:1"}, "--control-port=70000: give a number"),
-        ("ray", {"control_port": 7400, "keys": Path("/keys")}, "--keys='/keys/curve.key': No such file"),
-        ("ray", {"control_port": 7400, "ray_address": "nowhere"}, "--ray-address='nowhere': write HOST:PORT"),
+        ("local", ControlOptions(control_port=7400), "--control-port=7400: only --executor ray"),
+        ("local", ControlOptions(keys=Path("/keys")), "--keys='/keys': only --executor ray"),
+        ("inline", ControlOptions(ray_address="a:1"), "--ray-address='a:1': only --executor ray"),
+        ("ray", ControlOptions(), "--control-port=None: give the port"),
+        ("ray", ControlOptions(control_port=7400), "--keys=None: give the folder"),
+        ("ray", ControlOptions(control_port=70000, ray_address="127.0.0.1:1"), "--control-port=70000: give a number"),
+        ("ray", ControlOptions(control_port=7400, keys=Path("/keys")), "--keys='/keys/curve.key': No such file"),
+        ("ray", ControlOptions(control_port=7400, ray_address="nowhere"), "--ray-address='nowhere': write HOST:PORT"),
     ],
 )
 def test_flags_of_other_machines_that_do_not_fit_are_refused(
-    executor: str, control: dict[str, object], words: str
+    executor: str, control: ControlOptions, words: str
 ) -> None:
     options = EngineOptions(executor=executor)
     with pytest.raises(ConfigurationError) as caught:
-        engine_config("m", options, control_config(ControlOptions(**control), executor, "127.0.0.1"))
+        engine_config("m", options, control_config(control, executor, "127.0.0.1"))
     assert words in str(caught.value)
 
 
