@@ -41,7 +41,7 @@ def get(address: str, port: int, path: str) -> int | None:
 
 def _call(address: str, port: int, paths: list[str], token: str) -> dict[str, int | None]:
     answers: dict[str, int | None] = dict.fromkeys(paths)
-    http2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    http2 = H2Connection(H2Configuration(client_side=True))
     with socket.create_connection((address, port), timeout=SILENCE_SECONDS) as connection:
         http2.initiate_connection()
         streams = {}
@@ -67,11 +67,10 @@ def _call(address: str, port: int, paths: list[str], token: str) -> dict[str, in
                 for event in http2.receive_data(data):
                     if isinstance(event, ConnectionTerminated):
                         return answers
-                    number = getattr(event, "stream_id", None)
                     if isinstance(event, ResponseReceived | TrailersReceived):
                         _note(event, answers, streams)
                     if isinstance(event, StreamEnded | StreamReset):
-                        open_streams.discard(number)
+                        open_streams.discard(event.stream_id)
                 connection.sendall(http2.data_to_send())
         except OSError:
             return answers  # silence, or the end of the connection
@@ -80,6 +79,6 @@ def _call(address: str, port: int, paths: list[str], token: str) -> dict[str, in
 
 def _note(event: Event, answers: dict[str, int | None], streams: dict[int, str]) -> None:
     assert isinstance(event, ResponseReceived | TrailersReceived)
-    status = dict(event.headers or []).get("grpc-status")
+    status = dict(event.headers).get(b"grpc-status")
     if status is not None:
         answers[streams[event.stream_id]] = int(status)
