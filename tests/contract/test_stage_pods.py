@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ HEAD_PODS = [pod for pod in PODS if pod["metadata"]["labels"][c.LABEL_ROLE] == c
 
 
 @pytest.mark.parametrize("pod", STAGE_PODS, ids=lambda pod: pod["metadata"]["name"])
-def test_a_node_takes_the_arguments_of_every_stage_pod(pod: dict) -> None:
+def test_a_node_takes_the_arguments_of_every_stage_pod(pod: dict[str, Any]) -> None:
     (container,) = pod["spec"]["containers"]
     _, bound, _ = app.parse_args(container["args"], exit_on_error=False, print_error=False)
     arguments = bound.arguments
@@ -48,7 +49,7 @@ def test_a_node_takes_the_arguments_of_every_stage_pod(pod: dict) -> None:
 
 
 @pytest.mark.parametrize("pod", HEAD_PODS, ids=lambda pod: pod["metadata"]["name"])
-def test_a_head_listens_where_its_stages_look_for_it(pod: dict) -> None:
+def test_a_head_listens_where_its_stages_look_for_it(pod: dict[str, Any]) -> None:
     (container,) = pod["spec"]["containers"]
     _, bound, _ = app.parse_args(container["args"], exit_on_error=False, print_error=False)
     assert bound.arguments["server"].status_port == c.PORT_STATUS

@@ -24,6 +24,7 @@ from stageline_engine.comm.curve import KeyedContext, new_keys
 from stageline_engine.comm.node_commands import (
     NODE_PREFIX,
     NodeCommand,
+    NodeMessage,
 )
 from stageline_engine.core.messages import (
     AdmitSequence,
@@ -60,9 +61,9 @@ def pair(contexts: Callable[[ReplicaKeys], KeyedContext]) -> Pair:
     return Pair(contexts)
 
 
-def receive(channel: HeadChannel, number: int) -> list[tuple[bytes, RankReply]]:
+def receive(channel: HeadChannel, number: int) -> list[tuple[bytes, RankReply | NodeMessage]]:
     """So many messages."""
-    got: list[tuple[bytes, RankReply]] = []
+    got: list[tuple[bytes, RankReply | NodeMessage]] = []
     while len(got) < number:
         assert channel.socket.poll(PATIENCE_MS), f"only {got} of {number} messages came"
         got += channel.receive()

@@ -116,8 +116,8 @@ def test_make_demo_serves_what_the_readme_says() -> None:
         # As the README says, but for the port.
         assert re.search(r"^    stageline top http://127.0.0.1:8000 ", README, re.MULTILINE)
         top = [sys.executable, "-m", "stageline_engine", "top", served.url, "--once"]
-        shown = subprocess.run(top, capture_output=True, text=True, timeout=60, check=True).stdout
-        assert "busy" in shown
+        table = subprocess.run(top, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "busy" in table
         ranks = served.ranks()
         assert len(ranks) == 2
         # Found before anything is signalled: what ends meanwhile has no command line any more.

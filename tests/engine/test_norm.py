@@ -17,6 +17,7 @@ SIZE = 48
 
 
 def _random(norm: nn.Module) -> nn.Module:
+    assert isinstance(norm.weight, torch.Tensor)
     nn.init.normal_(norm.weight)
     return norm
 
@@ -32,11 +33,12 @@ def test_a_fused_norm_answers_as_the_familys_own(family: type[nn.Module]) -> Non
         torch.testing.assert_close(model["norm"](rows), own(rows), rtol=1e-5, atol=1e-6)
 
 
-class _ClippedRMSNorm(LlamaRMSNorm):
+class _ClippedRMSNorm(LlamaRMSNorm):  # type: ignore[misc]  # mypy does not follow imports of transformers
     """Called alike, but something else."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return super().forward(hidden_states).clamp(-1.0, 1.0)
+        normed: torch.Tensor = super().forward(hidden_states)
+        return normed.clamp(-1.0, 1.0)
 
 
 @torch.no_grad()

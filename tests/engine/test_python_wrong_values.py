@@ -38,6 +38,7 @@ PARAMETERS: list[tuple[str, Any]] = [
     ("include_stop_str_in_output", None), ("logprobs", 21), ("logprobs", True), ("prompt_logprobs", -1),
     ("prompt_logprobs", 1.0), ("skip_special_tokens", 0),
 ]  # fmt: skip
+CHOICES: list[Any] = [0, "0", [0.0], ["0"], [None], [True], [-1], [2**70]]
 GOOD = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
 
 
@@ -71,11 +72,11 @@ async def test_no_value_of_a_program_ends_the_engine_core() -> None:
         for field, value in PARAMETERS:
             params = msgspec.structs.replace(GOOD, **{field: value})
             assert (await refusal(engine, "r", [5, 6], params)).field == field, value
-        for params in (None, {}, {"n": 1}, [GOOD]):
-            assert (await refusal(engine, "r", [5, 6], params)).field == "params"
+        for no_params in (None, {}, {"n": 1}, [GOOD]):
+            assert (await refusal(engine, "r", [5, 6], no_params)).field == "params"
         for request_id in (None, 5, b"r", ["r"], "\ud800", "a\nb", "x" * 2000):
             assert (await refusal(engine, request_id, [5, 6], GOOD)).field == "request_id"
-        for choices in (0, "0", [0.0], ["0"], [None], [True], [-1], [2**70]):
+        for choices in CHOICES:
             with pytest.raises(InvalidRequestError, match="choices"):
                 await engine.abort("r", choices)
         assert engine.is_alive
@@ -118,10 +119,8 @@ def test_no_prompts_have_no_outputs(llm: LLM) -> None:
 def test_numbers_of_numpy_are_token_ids_and_lists_are_sequences(llm: LLM) -> None:
     stops: Any = ["never seen"]
     params = msgspec.structs.replace(GOOD, stop=stops, temperature=0)
-    plain, array, list_of_numpys = llm.generate(
-        [[5, 6, 7], np.array([5, 6, 7]), [np.int32(5), np.uint8(6), 7]],
-        params,
-    )
+    prompts: list[Any] = [[5, 6, 7], np.array([5, 6, 7]), [np.int32(5), np.uint8(6), 7]]
+    plain, array, list_of_numpys = llm.generate(prompts, params)
     assert plain.outputs == array.outputs == list_of_numpys.outputs
     assert array.prompt_token_ids == [5, 6, 7]
     assert {type(token) for token in array.prompt_token_ids} == {int}

@@ -196,5 +196,5 @@ def listening() -> set[tuple[int, str]]:
     return {
         (connection.laddr.port, psutil.Process(connection.pid).name())
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
+        if connection.laddr and connection.status == psutil.CONN_LISTEN
     }

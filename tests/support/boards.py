@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def expressions(board: dict[str, Any]) -> list[tuple[str, str, str]]:
 def assert_shows_data(board: dict[str, Any], prometheus: Prometheus) -> None:
     """Each query parses, returns numbers, and numbers that its unit can have; each variable has a value."""
     for title, unit, expression in expressions(board):
-        wait_until(lambda expression=expression: _numbers(prometheus, expression), f"{title}: {expression} has data")
+        wait_until(partial(_numbers, prometheus, expression), f"{title}: {expression} has data")
         least, most = RANGES.get(unit, (0.0, float("inf")))
         assert all(least <= value <= most for value in _numbers(prometheus, expression)), (title, unit)
     for variable in board["templating"]["list"]:

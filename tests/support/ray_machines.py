@@ -33,10 +33,12 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 def wait_for_event(actors: StageActors, kind: type) -> object:
     found: list[object] = []
-    wait_for(
-        lambda: bool(found.extend(event for event in actors.poll() if isinstance(event, kind)) or found),
-        f"no {kind.__name__} came",
-    )
+
+    def has_come() -> bool:
+        found.extend(event for event in actors.poll() if isinstance(event, kind))
+        return bool(found)
+
+    wait_for(has_come, f"no {kind.__name__} came")
     return found[0]
 
 

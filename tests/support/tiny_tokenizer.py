@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -93,10 +94,10 @@ def _write(folder: Path, tokenizer: Tokenizer, tokenizer_config: dict[str, objec
     return folder
 
 
-def sentencepiece_model(**options: object) -> bytes:
+def sentencepiece_model(**options: Any) -> bytes:
     """A tokenizer.model: BPE with byte tokens and a space before the first word, as Llama 2's, but for ``options``."""
     written = io.BytesIO()
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "model_type": "bpe",
         "vocab_size": 500,
         "byte_fallback": True,
