@@ -84,8 +84,9 @@ lint: install ## format, style, import layers
 
 types: install
 	$(BIN)/mypy
-	$(BIN)/mypy tests/bench/*.py docs/make_modules.py docs/make_metrics.py docs/make_sbom.py
-	MYPYPATH=charts $(BIN)/mypy charts/dashboards/*.py
+	$(BIN)/mypy tests
+	$(BIN)/mypy docs/make_modules.py docs/make_metrics.py docs/make_sbom.py
+	$(BIN)/mypy charts/dashboards/*.py
 	$(BIN)/mypy e2e/*.py e2e/*/*.py
 
 gpu-check: install ## parity and lost peers on this machine's GPUs: one shows half of it, two the rest (NCCL)
