@@ -110,7 +110,7 @@ def test_an_interrupt_ends_the_requests_and_leaves_the_engine(
     llm: LLM, interrupt_when: Callable[[Callable[[], bool]], None]
 ) -> None:
     engine = llm._engine
-    before, num_prompts, num_new = engine.stats.steps, 1000, 100
+    before, num_prompts, num_new = engine.stats.steps, 5000, 100
     interrupt_when(lambda: engine.stats.num_running > 0)
     with pytest.raises(KeyboardInterrupt):
         llm.generate(["hello"] * num_prompts, SamplingParams(max_tokens=num_new, ignore_eos=True))

@@ -64,6 +64,15 @@ def test_a_new_revision_is_in_force_only_when_a_replica_of_it_is_ready() -> None
     assert simulation.body["status"]["effectiveRevision"] == simulation.body["status"]["currentRevision"] != old
 
 
+def test_each_of_a_groups_fields_is_told_as_the_old_replicas_have_it() -> None:
+    simulation = settled(monitoring={"metricsCompat": "vllm", "otlpTracesEndpoint": "http://old:4318"})
+    simulation.change(monitoring={"metricsCompat": "none", "otlpTracesEndpoint": None}, rollout={"paused": True})
+    simulation.settle()
+    found = _effective(simulation)
+    assert found["spec.monitoring.metricsCompat"] == "vllm"
+    assert found["spec.monitoring.otlpTracesEndpoint"] == "http://old:4318"
+
+
 def test_fields_that_were_left_to_the_operator_are_told() -> None:
     found = _effective(settled(model={"source": "hf://org/model@v2"}))
     assert found["spec.scheduling.gang"] == "none"

@@ -4,8 +4,9 @@ process, and no pod is touched that had nothing to do with it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from support.running.faulty_calls import CALLS, survive
 from support.running.faulty_lists import survive_lists
 from support.running.faulty_proxy import Fault, answer, answer_after, half, hang, lose_answer, reset
 from support.running.scene import Scene, demo, scene_of_its_own
+from support.running.together import played_together
 
 AT_ONCE = 12
 """Namespaces at the same time: each mostly waits."""
@@ -76,14 +78,13 @@ def played(
     control_plane: ControlPlane, nodes: FakeNodes, definition: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
     """All scenes at the same time, by name."""
-    folder = tmp_path_factory.mktemp("scenes")
 
-    def play(number: int, name: str) -> None:
-        with scene_of_its_own(control_plane, folder / str(number)) as scene:
+    def play(name: str, folder: Path) -> None:
+        with scene_of_its_own(control_plane, folder) as scene:
             SCENES[name](scene)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(play, number, name) for number, name in enumerate(SCENES)}
+    with played_together(SCENES, play, tmp_path_factory.mktemp("scenes"), AT_ONCE) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.parametrize("name", SCENES)

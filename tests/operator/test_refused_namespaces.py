@@ -4,9 +4,10 @@ where not everything is known."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from support.running.account import chart_rules, give_role, take_role
 from support.running.operator_process import OperatorProcess
 from support.running.scene import Scene, demo, scene_of_its_own
 from support.running.survival import uids
+from support.running.together import played_together
 
 
 def serve(scene: Scene, *namespaces: str) -> OperatorProcess:
@@ -141,17 +143,16 @@ def played(
     control_plane: ControlPlane, nodes: FakeNodes, definition: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
     """All scenes at the same time, by name: the operator's namespace, and another, where it has no rights yet."""
-    folder = tmp_path_factory.mktemp("scenes")
 
-    def play(number: int, name: str) -> None:
+    def play(name: str, folder: Path) -> None:
         with (
-            scene_of_its_own(control_plane, folder / f"{number}") as scene,
-            scene_of_its_own(control_plane, folder / f"{number}-team") as team,
+            scene_of_its_own(control_plane, folder) as scene,
+            scene_of_its_own(control_plane, folder.with_name(f"{folder.name}-team")) as team,
         ):
             SCENES[name](scene, team)
 
-    with ThreadPoolExecutor(len(SCENES)) as pool:
-        yield {name: pool.submit(play, number, name) for number, name in enumerate(SCENES)}
+    with played_together(SCENES, play, tmp_path_factory.mktemp("scenes")) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.parametrize("name", SCENES)

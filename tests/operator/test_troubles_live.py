@@ -4,8 +4,9 @@ fails, a pod that fails for ever, a flood of news."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from support.kube.fake_node import NodeShape
 from support.kube.fake_nodes import FakeNodes
 from support.running.scene import Scene, demo, scene_of_its_own
 from support.running.survival import uids
+from support.running.together import played_together
 
 OLD, NEW = "stageline/engine:0.1.0", "stageline/engine:0.2.0"
 KUBELET_SECONDS = 3.0
@@ -211,14 +213,13 @@ def played(
     control_plane: ControlPlane, nodes: FakeNodes, definition: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[None]]]:
     """All scenes at the same time, by name: each mostly waits."""
-    folder = tmp_path_factory.mktemp("scenes")
 
-    def play(number: int, name: str) -> None:
-        with scene_of_its_own(control_plane, folder / str(number)) as scene:
+    def play(name: str, folder: Path) -> None:
+        with scene_of_its_own(control_plane, folder) as scene:
             SCENES[name](scene, nodes)
 
-    with ThreadPoolExecutor(len(SCENES)) as pool:
-        yield {name: pool.submit(play, number, name) for number, name in enumerate(SCENES)}
+    with played_together(SCENES, play, tmp_path_factory.mktemp("scenes")) as outcomes:
+        yield outcomes
 
 
 @pytest.mark.parametrize("name", SCENES)

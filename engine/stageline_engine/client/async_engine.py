@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import shutil
 import sys
 import time
@@ -16,6 +15,7 @@ import zmq.asyncio
 
 from stageline_engine.client.base import RequestTag
 from stageline_engine.client.checks import check_choices, checked_request
+from stageline_engine.client.open_requests import OpenRequests
 from stageline_engine.client.patience import Patience
 from stageline_engine.client.readiness import why_not_ready
 from stageline_engine.client.socket_folder import SOCKET_NAME, make_socket_folder
@@ -23,8 +23,6 @@ from stageline_engine.core.errors import (
     ConfigurationError,
     EngineFailedError,
     EngineStartError,
-    InvalidRequestError,
-    OverloadedError,
 )
 from stageline_engine.core.messages import (
     AbortSequences,
@@ -50,11 +48,6 @@ CLOSE_SECONDS = 3.0
 of the promised 5 s is for what comes before and after."""
 LAST_WORDS_MILLISECONDS = 1000
 """So long nothing may come from a core that has ended before it counts as silent."""
-TIMES_SECONDS = 10.0
-"""So long after the end of a request the times of its choices are still passed on. Of some there are none: they were
-never admitted."""
-
-StreamItem = SequenceOutput | Exception
 
 
 class AsyncEngine:
@@ -73,12 +66,7 @@ class AsyncEngine:
         self._socket.sndhwm = self._socket.rcvhwm = 0
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(CoreEvent)
-        self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
-        self._core_ids: dict[str, str] = {}
-        """Of open requests. The core may still be ending a request that was left when its id is used again."""
-        self._hearers: dict[str, Callable[[ChoiceTimes], None]] = {}
-        """Who hears of the times of a request's choices, by core id."""
-        self._numbers = itertools.count(1)
+        self._requests = OpenRequests()
         self._ready: EngineReady | None = None
         self._stats: EngineStats | None = None
         self._stats_at = 0.0
@@ -86,7 +74,6 @@ class AsyncEngine:
         self._failure: EngineFailed | None = None
         self._closing = False
         self._draining = False
-        self._idle = asyncio.Event()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed = asyncio.Event()
         """Set when the engine has ended although nobody asked it to."""
@@ -179,17 +166,10 @@ class AsyncEngine:
         if self._closing:
             raise EngineFailedError("the engine is closed")
         request = checked_request(request_id, prompt_token_ids, sampling, self.setup.profile.vocab_size)
-        if request_id in self._core_ids:
-            raise InvalidRequestError("request_id", request_id, "a request with this id is running: choose another")
-        core_id = self._core_ids[request_id] = f"{next(self._numbers)}-{request_id}"
-        queue: asyncio.Queue[StreamItem] = asyncio.Queue()
-        self._streams[core_id] = queue
-        self._idle.clear()
+        tag = tag or RequestTag(request_id)
+        core_id, queue = self._requests.open(request_id, tag.on_times)
         unfinished = request.sampling.n
         try:
-            tag = tag or RequestTag(request_id)
-            if tag.on_times is not None:
-                self._hearers[core_id] = tag.on_times
             self._send(
                 msgspec.structs.replace(
                     request,
@@ -207,18 +187,14 @@ class AsyncEngine:
                 unfinished -= item.finish_reason is not None
                 yield msgspec.structs.replace(item, request_id=request_id)
         finally:
-            del self._streams[core_id], self._core_ids[request_id]
-            if core_id in self._hearers:
-                asyncio.get_running_loop().call_later(TIMES_SECONDS, self._hearers.pop, core_id, None)
+            self._requests.close(request_id)
             if unfinished and self.is_alive:
                 self._send(AbortSequences(core_id))
-            if not self._streams:
-                self._idle.set()
 
     async def abort(self, request_id: str, choices: list[int] | None = None) -> None:
         """Free the choices (None: all) of a request; their streams end with finish reason ``abort``."""
         check_choices(choices)
-        if self.is_alive and (core_id := self._core_ids.get(request_id)) is not None:
+        if self.is_alive and (core_id := self._requests.core_id(request_id)) is not None:
             self._send(AbortSequences(core_id, choices))
 
     async def drain(self) -> None:
@@ -226,15 +202,14 @@ class AsyncEngine:
         self._draining = True
         if self.is_alive:
             self._send(Drain())
-        if self._streams:
-            await self._idle.wait()
+        await self._requests.all_closed()
 
     async def close(self) -> None:
         """End the core and its ranks within 3 s; open requests end with EngineFailedError. May be called twice."""
         if self._closing:
             return
         self._closing = True
-        self._end_streams("the engine was closed")
+        self._requests.fail("the engine was closed")
         if self._process is not None and self._process.returncode is None:
             await self._end(self._process)
         for task in self._tasks:
@@ -285,17 +260,15 @@ class AsyncEngine:
         while True:
             event = self._decoder.decode(await self._socket.recv())
             if isinstance(event, Outputs):
-                for output in event.sequences:
-                    if (queue := self._streams.get(output.request_id)) is not None:
-                        queue.put_nowait(output)
+                self._requests.take(event.sequences)
             elif isinstance(event, EngineStats):
                 self._stats, self._stats_at = event, time.monotonic()
                 if self._ready is not None and not self._started.done():
                     self._started.set_result(None)
             elif isinstance(event, ChoiceTimes):
-                self._pass_on(event)
+                self._requests.take_times(event)
             elif isinstance(event, Rejected):
-                self._reject(event)
+                self._requests.reject(event)
             elif isinstance(event, EngineReady):
                 self._ready = event
             elif isinstance(event, PipelineState):
@@ -319,30 +292,14 @@ class AsyncEngine:
         if not self._closing:
             self._fail(EngineFailed(message=f"the engine core process ended unexpectedly (exit code {code})"))
 
-    def _pass_on(self, times: ChoiceTimes) -> None:
-        if (hear := self._hearers.get(times.request_id)) is not None:
-            hear(times)
-
-    def _reject(self, event: Rejected) -> None:
-        if (queue := self._streams.get(event.request_id)) is None:
-            return
-        if event.retry_after:
-            queue.put_nowait(OverloadedError(event.message, event.retry_after))
-        else:
-            queue.put_nowait(InvalidRequestError(event.field, event.value, event.message))
-
     def _fail(self, event: EngineFailed) -> None:
         if self._failure is not None:
             return
         self._failure = event
         if not self._started.done():
             self._started.set_exception(EngineStartError(event.message, event.exit_code))
-        self._end_streams(event.message)
+        self._requests.fail(event.message)
         self.failed.set()
-
-    def _end_streams(self, message: str) -> None:
-        for queue in self._streams.values():
-            queue.put_nowait(EngineFailedError(message))
 
 
 def _forget(sent: asyncio.Future[object]) -> None:

@@ -95,11 +95,6 @@ def _json() -> logging.Formatter:
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
-def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What a record says besides what all records have."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
-
-
 def is_field(name: str) -> bool:
     """Whether a line may have a field of this name."""
     return name not in _STANDARD
